@@ -233,7 +233,7 @@ make_venv() {
 install_package() {
     local extra="$1"
     say "installing atop[$extra] and what it needs (the first time takes a minute or two)"
-    if "$venv_python" -m pip install --disable-pip-version-check --retries 2 -e "$root[$extra]" \
+    if "$venv_python" -m pip install --disable-pip-version-check --retries 2 -e "${root}[$extra]" \
         >"$setup_log" 2>&1 </dev/null; then
         return
     fi
