@@ -6,7 +6,9 @@ Promises, for all values a and b that can be encoded:
 - No encoding is a proper prefix of another one. So encodings can be joined, to each other and to
   whatever follows: the result sorts element by element, and is taken apart again without lengths.
   All keys that begin with the element a are the byte range `encode(a)` to `successor(encode(a))`.
-- `decode(encode(a)) == a`, and `decode` accepts only what `encode` writes, byte for byte.
+- `decode(encode(a)) == a`, and `decode` accepts only what `encode` writes, byte for byte. (Two values equal
+  nothing in Python itself: NaN, and an aware datetime in the hour that a clock repeats, compared with another
+  zone, PEP 495. The latter comes back as the same instant.)
 - Bytes that `encode` did not write raise `ValueError`, whatever they are.
 
 Never: executes anything found in the data, or depends on locale, decimal context, CPython's limit for
@@ -509,16 +511,18 @@ _FIXED: dict[int, tuple[int, Callable[[int], object]]] = {
 
 def _decode_at(data: bytes, position: int, depth: int) -> tuple[object, int]:
     """Return the value that starts at `position`, and the position after it."""
-    tag = _take(data, position, 1)
+    if position >= len(data):
+        raise ValueError("not a key: it is cut short")
+    tag = data[position]
     position += 1
-    if tag in _CONSTANTS:
-        return _CONSTANTS[tag], position
     if tag in (_TAG_STR, _TAG_BYTES):
         end = _find(data, 0, position)
         contents = data[position:end]
         if b"\1" in contents:
             contents = _unescape(contents)
         return contents if tag == _TAG_BYTES else contents.decode("utf-8", "surrogatepass"), end + 1
+    if tag in _CONSTANTS:
+        return _CONSTANTS[tag], position
     if tag in (_TAG_POSITIVE, _TAG_NEGATIVE):
         return _decode_number(data, position, tag == _TAG_NEGATIVE)
     if tag in _FIXED:

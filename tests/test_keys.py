@@ -151,6 +151,10 @@ def test_equal_numbers_of_different_types_have_identical_keys(a, b):
 
 
 @given(strings, strings)
+@example("\0", "\1")
+@example("\1", "\1\0")
+@example("\1", "\2")
+@example("\ud800", "\U00010000")
 def test_strings_sort_by_code_point(a, b):
     assert_same_order(a, b)
 
@@ -326,6 +330,8 @@ def test_case_is_ignored_within_tuples_lists_and_enumerations():
 
 
 @given(values)
+@example("a\1")
+@example("\ud83d\ude00\0\1")
 @example(datetime.datetime.max.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=-5))))
 @example(datetime.datetime.min.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=14))))
 @example(datetime.timedelta.min)
@@ -368,6 +374,14 @@ def test_the_repeated_hour_is_two_instants_when_aware_and_one_clock_time_when_na
     second = first.replace(fold=1)
     assert encode(first) < encode(second)
     assert encode(first.replace(tzinfo=None)) == encode(second.replace(tzinfo=None))
+
+
+def test_a_datetime_whose_zone_knows_no_offset_is_naive():
+    class Unknown(datetime.tzinfo):
+        def utcoffset(self, when: datetime.datetime | None) -> None:
+            return None
+
+    assert encode(datetime.datetime(2026, 1, 2, tzinfo=Unknown())) == encode(datetime.datetime(2026, 1, 2))
 
 
 def test_a_list_is_encoded_as_a_tuple():
@@ -535,6 +549,40 @@ def test_arbitrary_numbers_are_rejected_or_are_what_encode_writes(negative, lead
         body = bytes([lead]) + exponent + pairs + b"\0"
         inverted = bytes(byte ^ 0xFF for byte in body)
         assert_rejected_or_canonical(encode(-1)[:1] + inverted if negative else encode(1)[:1] + body)
+
+
+NEVER_WRITTEN = {
+    "nothing at all": "",
+    "an unknown tag": "ff",
+    "01 at the end of a string": "28 01 00",
+    "01 before anything but 01 and 02": "20 0103 00",
+    "UTF-8 that is too long": "28 c1a1 00",
+    "a number without digits": "1c 80 00",
+    "a digit above 9": "1c 80 1b 00",
+    "a number that begins with zero": "1c 80 02 00",
+    "a number that ends with a pair of zeros": "1c 80 11 01 00",
+    "a small exponent in the form of a large one": "1c f0 8000000000000064 11 00",
+    "a small exponent in the form of a very negative one": "1c 10 8000000000000005 11 00",
+    "a negative exponent marked as large": "1c f0 7000000000000000 11 00",
+    "an exponent past what Decimal has": "1c f0 ffffffffffffffff 11 00",
+    "an exponent below what Decimal has": "1c 10 0000000000000000 11 00",
+    "more digits than the cap": "1c 80 " + "12" * (keys.MAX_DIGITS // 2 + 1) + " 00",
+    "day 0": "30 000000",
+    "a day after the year 9999": "30 ffffff",
+    "a datetime after the year 9999": "38 ffffffffffffffff",
+    "a datetime before the year 1": "38 0000000000000000",
+    "an aware datetime that no zone has": "39 ffffffffffffffff",
+    "a time past midnight": "40 141dd76000",
+    "a timedelta of too many days": "48 ffffffff 0000000000",
+    "a timedelta with another day in its microseconds": "48 3b9ac9ff 141dd76000",
+    "a tuple without an end": "58 08",
+}
+
+
+@pytest.mark.parametrize("key", NEVER_WRITTEN.values(), ids=NEVER_WRITTEN.keys())
+def test_keys_that_encode_never_writes_are_rejected(key):
+    with pytest.raises(ValueError, match=r"not a key|codec|ordinal|year"):
+        decode(bytes.fromhex(key))
 
 
 @given(values, st.data())
