@@ -67,6 +67,14 @@ class ReadOnlyItem(AtopError, TypeError):
     """The item's class is not imported, or is older than its record: it can be read, not changed."""
 
 
+class UpgradeFailed(AtopError):
+    """An application's upgrade function raised; the item keeps its old record. `item_id` is the item."""
+
+    def __init__(self, message: str, item_id: int) -> None:
+        super().__init__(message)
+        self.item_id = item_id
+
+
 class Restricted(AtopError):
     """The item cannot be deleted while others refer to it with `on_delete="restrict"`.
 

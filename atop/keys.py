@@ -149,9 +149,7 @@ _NEGATIVE_START = bytes([_TAG_NEGATIVE])
 _POSITIVE_START = bytes([_TAG_POSITIVE])
 
 # The first bytes of a positive integer, by its number of digits.
-_POSITIVE_STARTS = [
-    bytes([_TAG_POSITIVE, _EXPONENT_ZERO + digits - 1]) for digits in range(_NEAR_EXPONENT + 2)
-]
+_POSITIVE_STARTS = [bytes([_TAG_POSITIVE, _EXPONENT_ZERO + digits - 1]) for digits in range(_NEAR_EXPONENT + 2)]
 
 _FAST_INT_LIMIT = 10**_NEAR_EXPONENT
 _MAX_INT_BITS = MAX_DIGITS * 3322 // 1000 + 1  # log2(10) is a little less than 3.322
@@ -353,9 +351,7 @@ def _encode_uuid(value: uuid.UUID) -> bytes:
 
 def _encode_item(value: object, item_id: int) -> bytes:
     if not 0 <= item_id < 1 << 64:
-        raise UnstorableValue(
-            f"{type(value).__qualname__} has the item id {item_id}, which is not one of a store"
-        )
+        raise UnstorableValue(f"{type(value).__qualname__} has the item id {item_id}, which is not one of a store")
     return ((_TAG_ITEM << 64) + item_id).to_bytes(9, "big")
 
 
@@ -413,9 +409,7 @@ def encode_tuple(values: Sequence[object], nocase: bool = False) -> bytes:
 def encode_prefix(value: str | bytes, nocase: bool = False) -> bytes:
     """Return what the keys of exactly those strings that start with `value` start with."""
     if not isinstance(value, str | bytes):
-        raise UnstorableValue(
-            f"a prefix is str or bytes, not {type(value).__qualname__}: give a start and an end"
-        )
+        raise UnstorableValue(f"a prefix is str or bytes, not {type(value).__qualname__}: give a start and an end")
     return encode(value, nocase)[:-1]
 
 

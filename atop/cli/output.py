@@ -1,0 +1,162 @@
+"""Where the command's words go: results to standard output, everything else to standard error.
+
+Three forms of a result, chosen once: JSON with `--json`; tables by `rich` on a terminal; elsewhere (a pipe, a
+file) the same columns separated by tabs with nothing cut, so that other programs can read them.
+Progress is drawn on standard error, only on a terminal, only after a second, and never with `--json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from atop.cli.text import describe, json_text, plain
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+# Seconds that something may take before a progress bar is drawn.
+PROGRESS_AFTER = 1.0
+
+# Rows of one table on a terminal: the widths of its columns are found from that many rows at a time.
+ROWS_AT_A_TIME = 200
+
+
+class Output:
+    """The two streams of one run of the command."""
+
+    def __init__(self, *, json: bool = False) -> None:
+        self.json = json
+
+    def result(self, fields: Mapping[str, Any], *lines: str) -> None:
+        """One result: these fields with `--json`, else these lines (which may hold text from the data)."""
+        if self.json:
+            self._write(json_text(fields))
+        else:
+            for line in lines:
+                self._write(plain(line, keep_lines=True))
+
+    def rows(self, columns: Sequence[str], rows: Iterable[tuple[Mapping[str, Any], Sequence[Any]]]) -> int:
+        """Each row as an object with `--json`, else as a line of cells under these columns; returns how many.
+
+        A row is given in both forms: its fields, and its cells.
+        """
+        count = 0
+        if self.json:
+            for fields, _ in rows:
+                self._write(json_text(fields))
+                count += 1
+        elif sys.stdout.isatty():
+            remaining = iter(rows)
+            while chunk := [cells for _, cells in itertools.islice(remaining, ROWS_AT_A_TIME)]:
+                self._draw_table(columns, chunk)
+                count += len(chunk)
+        else:
+            self._write("\t".join(map(plain, columns)))
+            for _, cells in rows:
+                self._write("\t".join(map(describe, cells)))
+                count += 1
+        return count
+
+    def note(self, text: str) -> None:
+        """A remark for a person on standard error; nothing with `--json`."""
+        if not self.json:
+            self._complain(plain(text, keep_lines=True))
+
+    def skipped(self, fields: Mapping[str, Any], text: str) -> None:
+        """Name a record that was left out, on standard error."""
+        self._complain(json_text({"skipped": fields}) if self.json else plain(f"skipped: {text}"))
+
+    def error(self, kind: str, message: str, usage: str = "") -> None:
+        """Say on standard error why the command failed; `usage` is shown before it to a person."""
+        if self.json:
+            self._complain(json_text({"error": {"type": kind, "message": message}}))
+        else:
+            self._complain(plain(f"{usage}atop: {message}", keep_lines=True))
+
+    @contextlib.contextmanager
+    def progress(self, label: str) -> Iterator[Progress]:
+        """A progress bar that appears if the block takes long; tell what it gives how far things are."""
+        progress = Progress(label, shown=not self.json and sys.stderr.isatty())
+        try:
+            yield progress
+        finally:
+            progress.close()
+
+    def _draw_table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for position, column in enumerate(columns):
+            numbers = all(isinstance(row[position], int | float) for row in rows)
+            table.add_column(Text(plain(column)), justify="right" if numbers else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*(Text(describe(cell)) for cell in row))
+        Console(file=sys.stdout, highlight=False).print(table)
+
+    @staticmethod
+    def _write(line: str) -> None:
+        sys.stdout.write(line + "\n")
+
+    @staticmethod
+    def _complain(line: str) -> None:
+        sys.stdout.flush()
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+class Progress:
+    """How far something is: drawn by `rich` once it has taken `PROGRESS_AFTER` seconds. For any thread."""
+
+    def __init__(self, label: str, *, shown: bool) -> None:
+        self._label = plain(label)
+        self._done, self._total = 0, None if shown else 0
+        self._lock = threading.Lock()
+        self._bar: Bar | None = None
+        self._timer = threading.Timer(PROGRESS_AFTER, self._draw)
+        self._timer.daemon = True
+        if shown:
+            self._timer.start()
+
+    def update(self, done: int, total: int | None = None) -> None:
+        """So much is done, of so much (None: not known)."""
+        self._done, self._total = done, total
+        self._show()
+
+    def step(self, label: str) -> None:
+        """This is being done now."""
+        self._label = plain(label)
+        self._show()
+
+    def _show(self) -> None:
+        bar = self._bar
+        if bar is not None:
+            bar.update(bar.task_ids[0], description=self._label, completed=self._done, total=self._total)
+
+    def _draw(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        bar = Bar(*columns, console=Console(file=sys.stderr), transient=True)
+        bar.add_task(self._label, total=None)
+        with self._lock:
+            if not self._timer.finished.is_set() or True:
+                bar.start()
+                self._bar = bar
+        self._show()
+
+    def close(self) -> None:
+        """Take the bar off the terminal."""
+        self._timer.cancel()
+        with self._lock:
+            if self._bar is not None:
+                self._bar.stop()

@@ -1,0 +1,114 @@
+"""What one run of the command knows: which store, which form of output, and whether anything was left out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from atop.cli.output import Output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from atop import Store
+
+# The exit codes; docs/cli.md explains them.
+DONE = 0
+FAILED = 1
+WRONG_USE = 2
+DONE_IN_PART = 3
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+
+
+NO_STORE_HINT = "('atop init' makes an empty one, 'atop import FILE' one with data; --store PATH names another)"
+
+
+class Session:
+    """One run of the command. Not for threads."""
+
+    def __init__(self) -> None:
+        self.output = Output()
+        self.store_option: str | None = None  # --store
+        self.exit_code = DONE
+
+    @property
+    def store_path(self) -> Path:
+        """The store's directory: `--store`, else `$ATOP_STORE`, else the user's data directory."""
+        chosen = self.store_option or os.environ.get("ATOP_STORE")
+        if chosen:
+            return Path(chosen).expanduser()
+        import platformdirs
+
+        return platformdirs.user_data_path("atop", appauthor=False)
+
+    @contextlib.contextmanager
+    def open_store(self, *, create: bool = False) -> Iterator[Store]:
+        """The store, closed again at the end of the block. Raises NoSuchStore unless `create`."""
+        from atop import Store
+        from atop.errors import NoSuchStore
+
+        try:
+            store = Store(self.store_path, create=create)
+        except NoSuchStore as error:
+            if create:
+                raise
+            raise NoSuchStore(f"{error}\n{NO_STORE_HINT}", self.store_path) from None
+        with store:
+            yield store
+
+    def skip(self, fields: Mapping[str, Any], text: str) -> None:
+        """Name a record that was left out; the command then ends with the exit code for that."""
+        self.output.skipped(fields, text)
+        self.exit_code = DONE_IN_PART
+
+
+pass_session = click.make_pass_decorator(Session)
+
+_Decorated = TypeVar("_Decorated", bound="Callable[..., Any]")
+
+
+def _choose_store(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        if not value:
+            raise click.BadParameter("the path is empty.")
+        context.ensure_object(Session).store_option = value
+
+
+def _choose_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        context.ensure_object(Session).output.json = True
+
+
+def global_options(*, hidden: bool) -> list[click.Option]:
+    """`--store` and `--json`. Every command takes them too, so that their place does not matter."""
+    common: dict[str, Any] = {"expose_value": False, "is_eager": True, "hidden": hidden}
+    return [
+        click.Option(
+            ["--store"],
+            metavar="PATH",
+            callback=_choose_store,
+            help="The store's directory [default: $ATOP_STORE, else the user's data directory].",
+            **common,
+        ),
+        click.Option(
+            ["--json"],
+            is_flag=True,
+            callback=_choose_json,
+            help="Write JSON: one object, or one object a line, and nothing else.",
+            **common,
+        ),
+    ]
+
+
+class StoreCommand(click.Command):
+    """A command of `atop`: it takes the global options as well, unseen in its help."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.params.extend(global_options(hidden=True))

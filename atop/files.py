@@ -1,0 +1,196 @@
+"""Files: contents of any size beside the items, named by their hash.
+
+An attribute holds a `File`: a name, a media type, a size and the BLAKE2b-256 of the contents. The contents are in the
+store's `files/` directory, in a file whose path is that hash; equal contents are there once.
+
+Promises: contents are complete and on the disk before the commit that names them can be made; a path comes from a hash
+alone, never from a name; contents that no item and no journal record names are removed by `Store.compact`, and no
+others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from atop.errors import NoSuchFile, StoreFull, StoreReadOnly
+from atop.ids import sync_directory
+from atop.values import FileInfo, live_converters
+
+if TYPE_CHECKING:
+    from atop.store import Store
+
+DIGEST_SIZE = 32
+CHUNK = 1 << 20  # bytes read and hashed at a time
+# Contents younger than this, in seconds, are not removed: the transaction that will name them may not have committed.
+GRACE = 3600.0
+
+
+class File:
+    """The contents of a file and what it is called. Immutable; made by `Store.file`."""
+
+    __slots__ = ("_info", "_store")
+
+    def __init__(self, store: Store, info: FileInfo) -> None:
+        self._store = store
+        self._info = info
+
+    @property
+    def name(self) -> str:
+        """What the file is called: a name for people, which may hold anything and is never used as a path."""
+        return self._info.name
+
+    @property
+    def size(self) -> int:
+        """The length of the contents in bytes."""
+        return self._info.size
+
+    @property
+    def media_type(self) -> str:
+        """What the contents are said to be, such as `image/jpeg`; empty if unknown."""
+        return self._info.media_type
+
+    @property
+    def digest(self) -> bytes:
+        """The BLAKE2b-256 of the contents, 32 bytes."""
+        return self._info.digest
+
+    def open(self) -> BinaryIO:
+        """The contents as a stream of bytes, to be closed by the caller. Raises `NoSuchFile` if they are not here."""
+        return self._store._file_area.open(self._info)
+
+    def read(self) -> bytes:
+        """The contents. Raises `NoSuchFile` if they are not on this device."""
+        with self.open() as stream:
+            return stream.read()
+
+    def __eq__(self, other: object) -> bool:
+        return self._info == other._info if isinstance(other, File) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._info)
+
+    def __repr__(self) -> str:
+        return f"<File {self.name!r}, {self.size:,} bytes>"
+
+
+def _convert_file(value: Any, store: Store | None) -> FileInfo | None:
+    return value._info if isinstance(value, File) else None
+
+
+live_converters.append(_convert_file)
+
+
+class FileArea:
+    """The `files/` directory of a store. May be used by any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._incoming = path / "incoming"
+
+    def prepare(self) -> None:
+        """Make the directories, and remove what a crash left half-written."""
+        self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for leftover in self._incoming.iterdir():
+            leftover.unlink(missing_ok=True)
+
+    def path_of(self, digest: bytes) -> Path:
+        """Where contents with this hash are, or would be."""
+        name = digest.hex()
+        return self.path / name[:2] / name[2:]
+
+    def has(self, digest: bytes) -> bool:
+        """Whether contents with this hash are here."""
+        return self.path_of(digest).exists()
+
+    def add(self, source: BinaryIO) -> tuple[bytes, int]:
+        """Keep what `source` yields; returns its hash and size once it is on the disk.
+
+        Raises:
+            StoreFull, StoreReadOnly: nothing was kept.
+        """
+        temporary = self._incoming / secrets.token_hex(8)
+        digest, size = hashlib.blake2b(digest_size=DIGEST_SIZE), 0
+        try:
+            with temporary.open("xb") as target:
+                while chunk := source.read(CHUNK):
+                    digest.update(chunk)
+                    size += len(chunk)
+                    target.write(chunk)
+                target.flush()
+                os.fsync(target.fileno())
+            self._place(temporary, self.path_of(digest.digest()))
+        except OSError as error:
+            if error.filename is not None and os.fspath(error.filename) != os.fspath(temporary):
+                raise
+            raise self._explained(error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        return digest.digest(), size
+
+    def _place(self, temporary: Path, final: Path) -> None:
+        if final.exists():
+            os.utime(final)  # a collection under way must see that it is wanted again
+            return
+        if not final.parent.exists():
+            final.parent.mkdir(mode=0o700, exist_ok=True)
+            sync_directory(self.path)
+        temporary.chmod(0o400)
+        temporary.rename(final)
+        sync_directory(final.parent)
+
+    def open(self, info: FileInfo) -> BinaryIO:
+        """The contents as a stream. Raises `NoSuchFile`."""
+        try:
+            return self.path_of(info.digest).open("rb")
+        except FileNotFoundError:
+            raise NoSuchFile(
+                f"the contents of file {info.name!r} ({info.size:,} bytes, {info.digest.hex()[:12]}) are not on this "
+                "device"
+            ) from None
+
+    def digests(self) -> Iterator[bytes]:
+        """The hashes of all contents that are here."""
+        for directory in sorted(self.path.iterdir()):
+            if len(directory.name) != 2:
+                continue
+            for path in sorted(directory.iterdir()):
+                with contextlib.suppress(ValueError):  # not one of ours: left alone
+                    digest = bytes.fromhex(directory.name + path.name)
+                    if len(digest) == DIGEST_SIZE:
+                        yield digest
+
+    def is_whole(self, digest: bytes) -> bool:
+        """Whether the contents still have their hash. Raises FileNotFoundError."""
+        found = hashlib.blake2b(digest_size=DIGEST_SIZE)
+        with self.path_of(digest).open("rb") as stream:
+            while chunk := stream.read(CHUNK):
+                found.update(chunk)
+        return found.digest() == digest
+
+    def remove_unless(self, used: Callable[[bytes], bool], digest: bytes, older_than: float) -> bool:
+        """Remove contents that are not `used` and at least `older_than` seconds old; returns whether it did."""
+        path = self.path_of(digest)
+        if used(digest) or time.time() - path.stat().st_mtime < older_than:
+            return False
+        path.unlink()
+        with contextlib.suppress(OSError):  # other contents share the directory
+            path.parent.rmdir()
+        return True
+
+    def _explained(self, error: OSError) -> Exception:
+        import errno
+
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return StoreFull(
+                f"the disk of {self.path} is full: the file was not kept; make room and try again", self.path
+            )
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            return StoreReadOnly(f"{self.path} cannot be written: check its permissions and its disk", self.path)
+        return error

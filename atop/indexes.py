@@ -1,0 +1,170 @@
+"""What a pool's indexes are made of: definitions, and the index entries that an item's attributes give.
+
+An entry of the index table is keyed by pool id (u64), index number (u16), the encoded key and the item id (u64), all
+big-endian. Index number 0 lists the members by id; its key is empty. Entries depend on stored attributes alone, never
+on a class, so that any device works out the same ones.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from atop.errors import UnstorableValue
+from atop.keys import encode
+from atop.records import pack_u64
+from atop.values import FileInfo
+
+# The longest encoded key, in bytes: it stands once in the index and passes through every comparison on the way there.
+MAX_KEY = 256 << 10
+# The most distinct words of one item that a word index holds, and the longest word, in characters.
+MAX_WORDS = 5_000
+MAX_WORD = 64
+
+READY = "ready"
+BUILDING = "building"
+
+_pack_prefix = struct.Struct(">QH").pack
+PREFIX_SIZE = 10
+ID_SIZE = 8
+
+_word = re.compile(r"\w+")
+
+
+class IndexDefinition(NamedTuple):
+    """One index of a pool. `state` is READY, or BUILDING while every write keeps it but no query may use it."""
+
+    number: int
+    attributes: tuple[str, ...]
+    nocase: bool = False
+    words: bool = False
+    state: str = READY
+
+
+def prefix_of(pool_id: int, number: int) -> bytes:
+    """What the keys of all entries of one index begin with."""
+    return _pack_prefix(pool_id, number)
+
+
+class Plan(NamedTuple):
+    """How one pool's entries are made: the prefix of its membership entries, and its indexes with theirs."""
+
+    pool_id: int
+    members: bytes
+    indexes: tuple[tuple[bytes, IndexDefinition], ...]
+
+
+def make_plan(pool_id: int, definitions: Mapping[str, Sequence[Any]]) -> Plan:
+    """The plan of a pool whose record holds these `definitions` (index name -> fields of an IndexDefinition)."""
+    indexes = tuple(IndexDefinition(*fields) for fields in definitions.values())
+    return Plan(pool_id, prefix_of(pool_id, 0), tuple((prefix_of(pool_id, d.number), d) for d in indexes))
+
+
+def entry_keys(plan: Plan, attributes: Mapping[str, Any], item_key: bytes) -> list[bytes]:
+    """The keys of all index entries of an item that is in the plan's pool; `item_key` is its id as 8 bytes.
+
+    Raises:
+        UnstorableValue: an indexed attribute holds what cannot be ordered, or is too long for a key.
+    """
+    keys = [plan.members + item_key]
+    for prefix, definition in plan.indexes:
+        names = definition.attributes
+        if len(names) == 1 and not definition.words:
+            value = attributes.get(names[0])
+            try:
+                key = encode(value, definition.nocase)
+            except UnstorableValue:
+                key = _encode_special(value, definition, item_key)
+            if len(key) > MAX_KEY:
+                _refuse_long(names, item_key)
+            keys.append(prefix + key + item_key)
+        else:
+            keys.extend(index_keys(prefix, definition, attributes, item_key))
+    return keys
+
+
+def index_keys(
+    prefix: bytes, definition: IndexDefinition, attributes: Mapping[str, Any], item_key: bytes
+) -> list[bytes]:
+    """The keys of the entries of one index for one item: one, or one for each word."""
+    if definition.words:
+        found = words_of([attributes.get(name) for name in definition.attributes])
+        return [prefix + encode(word) + item_key for word in found]
+    parts = []
+    for name in definition.attributes:
+        value = attributes.get(name)
+        try:
+            parts.append(encode(value, definition.nocase))
+        except UnstorableValue:
+            parts.append(_encode_special(value, definition, item_key))
+    key = b"".join(parts)
+    if len(key) > MAX_KEY:
+        _refuse_long(definition.attributes, item_key)
+    return [prefix + key + item_key]
+
+
+def _encode_special(value: Any, definition: IndexDefinition, item_key: bytes) -> bytes:
+    """Values that are not keys by themselves: files sort by name."""
+    if type(value) is FileInfo:
+        return encode(value.name, definition.nocase)
+    raise UnstorableValue(
+        f"item {int.from_bytes(item_key)}: {', '.join(definition.attributes)} is indexed, and a "
+        f"{type(value).__name__} has no order: drop the index, or keep the value in another attribute"
+    )
+
+
+def _refuse_long(names: tuple[str, ...], item_key: bytes) -> None:
+    raise UnstorableValue(
+        f"item {int.from_bytes(item_key)}: the value of {', '.join(names)} is too long to be indexed "
+        f"({MAX_KEY >> 10} KiB at most): use a word index (words=True), or keep the text in a File"
+    )
+
+
+def words_of(value: Any) -> set[str]:
+    """The distinct words in a text, or in the texts of a container: folded in case, accents removed."""
+    found: set[str] = set()
+    for text in _texts(value):
+        folded = unicodedata.normalize("NFKD", text.casefold())
+        plain = folded if folded.isascii() else "".join(c for c in folded if not unicodedata.combining(c))
+        for match in _word.finditer(plain):
+            found.add(match[0][:MAX_WORD])
+            if len(found) >= MAX_WORDS:
+                return found
+    return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for inner in value:
+            yield from _texts(inner)
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+
+
+def id_of(entry_key: bytes) -> int:
+    """The item id at the end of an index entry's key."""
+    return int.from_bytes(entry_key[-ID_SIZE:])
+
+
+__all__ = [
+    "BUILDING",
+    "ID_SIZE",
+    "MAX_KEY",
+    "PREFIX_SIZE",
+    "READY",
+    "IndexDefinition",
+    "Plan",
+    "entry_keys",
+    "id_of",
+    "index_keys",
+    "make_plan",
+    "pack_u64",
+    "prefix_of",
+    "words_of",
+]

@@ -1,0 +1,484 @@
+"""Items: objects that are just there.
+
+A class of items lists its attributes with annotations; `Item` itself takes any attributes. Reading and assigning
+attributes is all there is to do: what is read comes from the store, what is assigned goes there with the current
+transaction, or in one of its own.
+
+Within a store the same id is the same object for as long as anyone holds it, in every thread; what a transaction has
+changed and not committed is seen by that transaction alone. The object itself holds only committed state, so a
+transaction that fails has nothing to put back.
+
+Names that begin with an underscore are not stored: they are the program's own, on this object, in this process.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, dataclass_transform
+
+from atop.containers import TRACKED, Root, present
+from atop.errors import Conflict, NoSuchItem, ReadOnlyItem, UnstorableValue, UpgradeFailed
+from atop.records import State
+from atop.transaction import CURRENT, Transaction, current
+from atop.values import ATOMS, FileInfo, Reference, live_converters, to_stored
+
+if TYPE_CHECKING:
+    from atop.journal import Commit
+    from atop.pool import Pool
+    from atop.store import Store
+
+T = TypeVar("T")
+Rule = Literal["nullify", "cascade", "restrict"]
+
+_MISSING: Any = object()
+
+_classes: dict[str, type[Item]] = {}  # type name -> the class defined last under it
+
+
+class _Ref:
+    """What `ref()` leaves in a class body for the metaclass to find."""
+
+    __slots__ = ("default", "on_delete")
+
+    def __init__(self, default: Any, on_delete: Rule) -> None:
+        self.default = default
+        self.on_delete = on_delete
+
+
+def ref(*, default: Any = None, on_delete: Rule = "nullify") -> Any:
+    """An attribute that refers to other items, with what happens when such an item is deleted.
+
+    - `nullify` (what every attribute does): the attribute becomes None, or loses that element of its list or set.
+    - `cascade`: this item is deleted too.
+    - `restrict`: the deletion is refused with `Restricted`.
+    """
+    if on_delete not in ("nullify", "cascade", "restrict"):
+        raise ValueError(f"on_delete must be nullify, cascade or restrict, not {on_delete!r}")
+    return _Ref(default, on_delete)
+
+
+UpgradeFunction = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def upgrade(from_version: int) -> Callable[[UpgradeFunction], UpgradeFunction]:
+    """Mark a function in a class body as the step from `from_version` of the class to the next.
+
+    It is given the attributes as a dict in their stored form, and returns the new ones; it has no `self`.
+    """
+
+    def mark(function: UpgradeFunction) -> UpgradeFunction:
+        function._upgrade_from = from_version  # type: ignore[attr-defined]  # a mark of ours on a plain function
+        return function
+
+    return mark
+
+
+class Field:
+    """The descriptor behind an annotated attribute of an item class."""
+
+    __slots__ = ("default", "name", "on_delete", "required")
+
+    def __init__(self, name: str, default: Any, on_delete: Rule) -> None:
+        self.name = name
+        self.required = default is _MISSING
+        self.default = None if self.required else to_stored(default, f"the default of {name!r}")
+        self.on_delete = on_delete
+
+    def __get__(self, item: Item | None, owner: type | None = None) -> Any:
+        if item is None:
+            return self
+        if CURRENT.get() is None:
+            attributes = (item._state or item._load()).attributes
+        else:
+            attributes = item._read()
+        try:
+            value = attributes[self.name]
+        except KeyError:
+            if self.required:
+                raise item._no_attribute(self.name) from None
+            value = self.default
+        return value if type(value) in ATOMS else item._present(self.name, value)
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(ref,))
+class ItemMeta(type):
+    """Collects the annotated attributes of item classes, and registers the classes by type name."""
+
+    _fields: dict[str, Field]
+    _defaults: dict[str, Any]
+    _required: frozenset[str]
+    _upgrades: dict[int, UpgradeFunction]
+    _schema: int
+    _type_name: str
+    _setters: dict[str, bool]
+
+    def __new__(
+        mcs,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        *,
+        version: int = 1,
+        type_name: str = "",
+    ) -> Any:
+        """Make the class; `version` is the schema version of its records, `type_name` what they call it."""
+        if type(version) is not int or version < 1:
+            raise TypeError(f"class {name}: version must be 1 or more, not {version!r}")
+        own = mcs._take_fields(name, namespace)
+        cls = super().__new__(mcs, name, bases, namespace)
+        inherited: dict[str, Field] = {}
+        for base in reversed(cls.__mro__[1:]):
+            inherited.update(base.__dict__.get("_own_fields", {}))
+        cls._own_fields = own  # type: ignore[attr-defined]  # read back just above, by subclasses
+        cls._fields = fields = {**inherited, **own}
+        cls._defaults = {n: f.default for n, f in fields.items() if not f.required}
+        cls._required = frozenset(n for n, f in fields.items() if f.required)
+        cls._upgrades = {f._upgrade_from: f for f in namespace.values() if hasattr(f, "_upgrade_from")}
+        cls._schema = version
+        cls._type_name = type_name or f"{cls.__module__}.{cls.__qualname__}"
+        cls._setters = {}
+        _classes[cls._type_name] = cls  # type: ignore[assignment]  # every class made here is an Item class
+        return cls
+
+    @staticmethod
+    def _take_fields(class_name: str, namespace: dict[str, Any]) -> dict[str, Field]:
+        """Replace the annotated attributes in a class body by descriptors."""
+        fields: dict[str, Field] = {}
+        if namespace.get("__module__") == __name__:
+            return fields  # Item's own annotations are not attributes of items
+        for name, annotation in namespace.get("__annotations__", {}).items():
+            if name.startswith("_") or "ClassVar" in str(annotation):
+                continue
+            if name in _RESERVED:
+                raise TypeError(f"class {class_name}: {name!r} is a name of Item's own; call the attribute otherwise")
+            default = namespace.get(name, _MISSING)
+            rule: Rule = "nullify"
+            if isinstance(default, _Ref):
+                default, rule = default.default, default.on_delete
+            fields[name] = namespace[name] = Field(name, default, rule)
+        return fields
+
+    if not TYPE_CHECKING:  # a checker should see the constructor that the annotations describe
+
+        def __call__(cls, store, *arguments, **attributes):
+            """Make an item, as one transaction where none is under way."""
+            if current(store) is not None:
+                return super().__call__(store, *arguments, **attributes)
+            return store.transact(super().__call__, store, *arguments, label=f"create {cls.__name__}", **attributes)
+
+
+class Item(metaclass=ItemMeta, type_name="atop.Item"):
+    """An object in a store. Subclass it with annotated attributes, or use it as it is with any."""
+
+    __slots__ = ("__dict__", "__weakref__", "_id", "_state", "_store", "_views")
+
+    _store: Store
+    _id: int
+    _state: State | None  # as last committed, or None until it is needed; replaced, never changed
+    _views: dict[str, Any] | None  # attribute -> live container of `_state`, for reads outside of transactions
+
+    def __init__(self, store: Store, **attributes: Any) -> None:
+        """Create an item in `store` with these attributes.
+
+        Raises:
+            TypeError: an attribute without a default is missing, or has a name that cannot be used.
+            UnstorableValue: a value is of a type that the store does not keep.
+        """
+        cls = type(self)
+        transaction = current(store)
+        if transaction is None:
+            raise TypeError(
+                f"{cls.__name__}.__init__ is not called by itself: {cls.__name__}(store, ...) makes an item"
+            )
+        fields = cls._fields
+        later = {}
+        for name, value in attributes.items():
+            if type(value) not in ATOMS:
+                attributes[name] = to_stored(value, f"{cls.__name__}.{name}", store)
+            if name not in fields and not self._stores(name):
+                later[name] = value
+        for name in later:
+            del attributes[name]
+        missing = cls._required - attributes.keys()
+        if missing:
+            raise TypeError(f"{cls.__name__} needs {', '.join(sorted(missing))}")
+        object.__setattr__(self, "_store", store)
+        object.__setattr__(self, "_state", None)
+        object.__setattr__(self, "_views", None)
+        object.__setattr__(self, "_id", store._new_item_id())
+        transaction.create(self, {**cls._defaults, **attributes})
+        store._remember(self)
+        for name, value in later.items():
+            setattr(self, name, value)
+
+    # -- what every item has
+
+    @property
+    def item_id(self) -> int:
+        """The number of this item: the same on every device, and never used again."""
+        return self._id
+
+    @property
+    def type_name(self) -> str:
+        """What records call the class of this item, also where that class is not imported."""
+        transaction = current(self._store)
+        if transaction is not None and transaction.created(self._id):
+            return type(self)._type_name
+        return (self._state or self._load()).type_name
+
+    @property
+    def version(self) -> int:
+        """The id of the commit that last wrote this item; 0 before its first."""
+        transaction = current(self._store)
+        if transaction is not None and transaction.created(self._id):
+            return 0
+        return (self._state or self._load()).version
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """All attributes by name, those with a default included. Read-only; a copy as of now."""
+        names = [*self._fields, *(n for n in self._read() if n not in self._fields)]
+        return MappingProxyType({n: v for n in names if (v := getattr(self, n, _MISSING)) is not _MISSING})
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """The pools that hold this item."""
+        return tuple(self._store._pool_by_id(pool_id) for pool_id in self._pool_ids())
+
+    def delete(self) -> None:
+        """Delete this item, and do to those that refer to it what their attributes say (see `ref`).
+
+        Raises:
+            Restricted: an item that refers to this one forbids it.
+        """
+        self._store._run(lambda t: t.delete(self), f"delete {self._label()}")
+
+    def touch(self) -> None:
+        """Write this item again with the current transaction, as if it had changed."""
+        self._store._run(lambda t: t.touch(self), f"touch {self._label()}")
+
+    def referrers(self, attribute: str | None = None) -> Iterator[Item]:
+        """The items that refer to this one, in order of id; with `attribute`, only those that do so there."""
+        return self._store._referrers(self, attribute)
+
+    def history(self, limit: int | None = None) -> Iterator[Commit]:
+        """The commits that wrote this item, latest first, as far as the journal goes back; at most `limit`."""
+        return self._store._item_history(self, limit)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Item):
+            return NotImplemented
+        return self._id == other._id and self._store is other._store
+
+    def __hash__(self) -> int:
+        return hash(self._id)
+
+    def __repr__(self) -> str:
+        try:
+            named = self._read().get("name") or self._read().get("title")
+        except NoSuchItem:
+            return f"<{type(self).__name__} {self._id}, deleted>"
+        except Exception as error:  # noqa: BLE001 - a repr is for looking at what is wrong, it must not fail with it
+            return f"<{type(self).__name__} {self._id}, unreadable: {error}>"
+        return f"<{type(self).__name__} {self._id}{f' {named!r}' if named is not None else ''}>"
+
+    def __copy__(self) -> Item:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Item:
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(f"{self!r} belongs to its store: keep item_id, and get it again with store.get(item_id)")
+
+    # -- attributes
+
+    if not TYPE_CHECKING:  # a checker should report misspelt attributes of annotated classes
+
+        def __getattr__(self, name):
+            if name.startswith("_"):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            value = self._read().get(name, _MISSING)
+            if value is _MISSING:
+                raise self._no_attribute(name)
+            return value if type(value) in ATOMS else self._present(name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not self._stores(name):
+            object.__setattr__(self, name, value)
+            return
+        stored = value if type(value) in ATOMS else to_stored(value, f"{self._label()}.{name}", self._store)
+        transaction = current(self._store)
+        if transaction is not None:
+            transaction.assign(self, name, stored)
+        else:
+            self._store._run(lambda t: t.assign(self, name, stored), f"set {name} of {self._label()}")
+
+    def __delattr__(self, name: str) -> None:
+        if not self._stores(name):
+            object.__delattr__(self, name)
+            return
+        if name not in self._read():
+            raise self._no_attribute(name)
+        self._store._run(lambda t: t.unassign(self, name), f"remove {name} of {self._label()}")
+
+    @classmethod
+    def _stores(cls, name: str) -> bool:
+        """Whether assigning `name` writes to the store; False for `_names` and for properties of the class."""
+        stores = cls._setters.get(name)
+        if stores is None:
+            there = _MISSING if name.startswith("_") else getattr(cls, name, _MISSING)
+            stores = not name.startswith("_") and (there is _MISSING or isinstance(there, Field))
+            if not stores and not name.startswith("_") and not hasattr(type(there), "__set__"):
+                raise AttributeError(
+                    f"{name!r} is a name of class {cls.__name__}, so it cannot be an attribute of its items"
+                )
+            if name in _RESERVED:
+                raise AttributeError(f"{name!r} of an item cannot be assigned")
+            cls._setters[sys.intern(name)] = stores
+        return stores
+
+    def _no_attribute(self, name: str) -> AttributeError:
+        return AttributeError(f"{self!r} has no attribute {name!r}", name=name, obj=self)
+
+    def _read(self) -> dict[str, Any]:
+        """The stored attributes, as the current transaction sees them. Not to be changed."""
+        transaction = current(self._store)
+        if transaction is None:
+            return (self._state or self._load()).attributes
+        return transaction.read(self)
+
+    def _pool_ids(self) -> tuple[int, ...]:
+        transaction = current(self._store)
+        if transaction is None:
+            return (self._state or self._load()).pools
+        return transaction.pools_of(self)
+
+    def _load(self) -> State:
+        """Fetch the committed state. Raises `NoSuchItem` if the item is not there (any more)."""
+        return self._store._load_state(self)
+
+    def _adapt(self, state: State) -> State:
+        """The state as this class knows it: with the upgrades that lead from the record's version to the class's."""
+        cls = type(self)
+        if state.schema >= cls._schema or state.type_name != cls._type_name:
+            return state
+        attributes = dict(state.attributes)
+        for version in range(state.schema, cls._schema):
+            step = cls._upgrades.get(version)
+            if step is None:
+                continue
+            try:
+                attributes = {str(n): to_stored(v, f"{cls.__name__}.{n}") for n, v in step(dict(attributes)).items()}
+            except Exception as error:
+                raise UpgradeFailed(
+                    f"item {self._id}: the upgrade of {cls._type_name} from version {version} failed: "
+                    f"{type(error).__name__}: {error}; the item is unchanged",
+                    self._id,
+                ) from error
+        return state._replace(attributes=attributes, schema=cls._schema, raw=state)
+
+    def _check_writable(self, state: State) -> None:
+        """Raise `ReadOnlyItem` if this program does not know the class, or the version, that wrote the item."""
+        cls = type(self)
+        if state.type_name != cls._type_name:
+            raise ReadOnlyItem(
+                f"item {self._id} is a {state.type_name}, which this program has not imported: import it to change it"
+            )
+        if state.schema > cls._schema:
+            raise ReadOnlyItem(
+                f"item {self._id} was written by version {state.schema} of {state.type_name}; "
+                f"this program has version {cls._schema}: update it to change the item"
+            )
+
+    def _present(self, name: str, stored: Any) -> Any:
+        """The live form of a stored value of attribute `name`."""
+        if type(stored) is Reference or type(stored) is FileInfo:
+            return self._live_value(stored)
+        if type(stored) in TRACKED or type(stored) not in _CONTAINERS:
+            return stored
+        transaction = current(self._store)
+        if transaction is not None:
+            views = transaction.views.setdefault(self._id, {})
+        else:
+            views = self._views
+            if views is None:
+                views = {}
+                object.__setattr__(self, "_views", views)
+        view = views.get(name)
+        if view is None:
+            view = views[name] = present(stored, self, name)
+        return view
+
+    def _live_value(self, stored: Reference | FileInfo) -> Any:
+        """The item or file that a stored value stands for; None for an item that is gone."""
+        if type(stored) is FileInfo:
+            return self._store._file(stored)
+        return self._store._find(stored.item_id)  # type: ignore[union-attr]  # not a FileInfo, so a Reference
+
+    def _before_delete(self, transaction: Transaction) -> None:
+        """Called in the transaction that deletes the item, before it does."""
+
+    def _after_restore(self, transaction: Transaction) -> None:
+        """Called in the transaction that brings the deleted item back, when it has."""
+
+    def _change_container(self, root: Root, operate: Callable[[], T]) -> T:
+        """Change a container of this item in the current transaction, or in one of its own."""
+
+        def change(transaction: Transaction) -> T:
+            attributes = transaction.write(self)
+            held = attributes.get(root.name, self._default(root.name))
+            if held is not root.top:
+                shown = to_stored(root.top, root.name)
+                if type(shown) is not type(held) or shown != (
+                    to_stored(held, root.name) if type(held) in TRACKED else held
+                ):
+                    raise Conflict(
+                        f"item {self._id}: {root.name} changed since this {type(shown).__name__} was read from it: "
+                        "read the attribute again",
+                        self._id,
+                    )
+                attributes[root.name] = root.top
+                transaction.views.setdefault(self._id, {})[root.name] = root.top
+                transaction.borrow(root, shown)
+                if self._views is not None:
+                    self._views.pop(root.name, None)
+            return operate()
+
+        if current(self._store) is not None:
+            return self._store._run(change, "")
+        # One try: what `operate` changes is the caller's object, which a second try would find changed.
+        with self._store.transaction(f"change {root.name} of {self._label()}") as transaction:
+            return change(transaction)
+
+    def _default(self, name: str) -> Any:
+        field = self._fields.get(name)
+        return None if field is None else field.default
+
+    def _label(self) -> str:
+        return f"{type(self).__name__} {self._id}"
+
+
+_CONTAINERS = frozenset({list, dict, set, tuple, frozenset})
+_RESERVED: frozenset[str] = frozenset()
+_RESERVED = frozenset(n for n in vars(Item) if not n.startswith("_")) | {"store"}
+
+
+def class_named(type_name: str) -> type[Item] | None:
+    """The imported class whose records have this type name."""
+    return _classes.get(type_name)
+
+
+def _convert_item(value: Any, store: Store | None) -> Reference | None:
+    if not isinstance(value, Item):
+        return None
+    if store is not None and value._store is not store:
+        raise UnstorableValue(f"{value!r} belongs to another store, so an item of this one cannot refer to it")
+    return Reference(value._id)
+
+
+live_converters.append(_convert_item)

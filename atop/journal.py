@@ -1,0 +1,187 @@
+"""The commit journal: what every commit changed, for history, undo and feeds.
+
+A journal record is the chain value (32 bytes), the commit id (u64) and the pickle of `(commit id, time, label,
+changes)`. The chain value is the BLAKE2b-256 of the chain value before it and that pickle, so equal chain values mean
+equal histories. Changes hold the old values of what changed; the new ones are in the item, or in the next change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any, Literal
+
+from atop.engine import CHAIN_SIZE, JOURNAL, Engine
+from atop.errors import NoSuchCommit, StoreDamaged, UnsafePickle
+from atop.ids import tag_of
+from atop.records import State, loads, pack_u64, unpack_u64
+from atop.writeset import CREATED, DELETED, UPDATED
+
+CHUNK = 50  # journal records read at once
+END = b"\xff" * 8
+
+Kind = Literal["created", "changed", "deleted"]
+_KINDS: dict[str, Kind] = {CREATED: "created", UPDATED: "changed", DELETED: "deleted"}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a commit did to one item. Values are in their stored form."""
+
+    kind: Kind
+    item_id: int
+    base: int  # the item's version before; 0 for a new item
+    before: Mapping[str, Any]  # old values of the attributes that changed; all of them where the item was deleted
+    added: tuple[str, ...] = ()  # attributes that it did not have before
+    pools: tuple[int, ...] | None = None  # the pools it was in, if that changed
+    schema: tuple[str, int] | None = None  # the type name and schema version it had, if that changed
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit, as the journal has it."""
+
+    commit_id: int
+    number: int  # its place in the journal: 1, 2, 3 ...
+    time: datetime  # in UTC; of the hybrid clock, which is never behind an earlier commit that the device had seen
+    label: str
+    chain: bytes  # over this commit and all before it
+    _changes: tuple[tuple[Any, ...], ...]
+
+    @property
+    def device(self) -> int:
+        """The tag of the device that made it; 0 is the store's first device."""
+        return tag_of(self.commit_id)
+
+    @cached_property
+    def changes(self) -> tuple[Change, ...]:
+        """What it changed, in order of item."""
+        return tuple(_change(fields) for fields in self._changes)
+
+    @property
+    def item_ids(self) -> tuple[int, ...]:
+        """The ids of the items it changed."""
+        return tuple(fields[1] for fields in self._changes)
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One commit as one item saw it."""
+
+    commit: Commit
+    kind: Kind
+    attributes: Mapping[str, Any]  # all attributes as the commit left them, in stored form; empty if it deleted them
+    changed: Mapping[str, tuple[Any, Any]]  # attribute -> (old value, new value); None where there was or is none
+
+
+def _change(fields: tuple[Any, ...]) -> Change:
+    kind = _KINDS[fields[0]]
+    if kind == "created":
+        return Change(kind, fields[1], 0, {})
+    if kind == "deleted":
+        type_name, schema, attributes, pools = fields[3]
+        return Change(kind, fields[1], fields[2], attributes, (), pools, (type_name, schema))
+    return Change(kind, *fields[1:])
+
+
+def decode_commit(key: bytes, record: bytes) -> Commit:
+    """The commit in a journal record. Raises `UnsafePickle` if it is not one."""
+    fields = loads(record[CHAIN_SIZE + 8 :])
+    try:
+        commit_id, time, label, changes = fields
+        when = _EPOCH + timedelta(microseconds=time)
+        return Commit(commit_id, unpack_u64(key)[0], when, label, record[:CHAIN_SIZE], tuple(changes))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UnsafePickle("a journal record does not have the shape of one: it is damaged, or not Atop's") from error
+
+
+def commit_at(engine: Engine, number: int) -> Commit:
+    """The commit of this number. Raises `NoSuchCommit`."""
+    record = engine.get(JOURNAL, pack_u64(number)) if 0 < number < 1 << 63 else None
+    if record is None:
+        raise NoSuchCommit(f"the journal has no commit number {number}")
+    return decode_commit(pack_u64(number), record)
+
+
+def commits_back(engine: Engine, before: int | None = None) -> Iterator[Commit]:
+    """All commits, latest first, from the one before number `before` on."""
+    stop = END if before is None else pack_u64(max(before, 0))
+    while pairs := engine.pairs(JOURNAL, b"", stop, CHUNK, reverse=True):
+        for key, record in pairs:
+            yield decode_commit(key, record)
+        stop = pairs[-1][0]
+
+
+def commits_after(engine: Engine, since: int) -> Iterator[Commit]:
+    """All commits after number `since`, in order. Raises `NoSuchCommit` if the journal no longer goes back so far."""
+    first = engine.pairs(JOURNAL, b"", END, 1)
+    oldest = unpack_u64(first[0][0])[0] if first else engine.head.number + 1
+    if since + 1 < oldest:
+        raise NoSuchCommit(
+            f"the journal begins at commit number {oldest}; what happened after number {since} is not all in it"
+        )
+    start = pack_u64(max(since, 0) + 1)
+    while pairs := engine.pairs(JOURNAL, start, END, CHUNK):
+        for key, record in pairs:
+            yield decode_commit(key, record)
+        start = pairs[-1][0] + b"\0"
+
+
+def revisions(engine: Engine, item_id: int, state: State, number_of: Any) -> Iterator[Revision]:
+    """The revisions of an item from `state` back, as far as the journal goes; `number_of` finds a commit's number."""
+    attributes, version = dict(state.attributes), state.version
+    while version:
+        number = number_of(version)
+        record = engine.get(JOURNAL, pack_u64(number)) if number is not None else None
+        if record is None:
+            return
+        commit = decode_commit(pack_u64(number), record)
+        change = next((c for c in commit.changes if c.item_id == item_id), None)
+        if change is None:
+            return
+        after = dict(attributes)
+        for name in change.added:
+            attributes.pop(name, None)
+        attributes.update(change.before)
+        names = after if change.kind == "created" else [*change.before, *change.added]
+        old: Mapping[str, Any] = {} if change.kind == "created" else attributes
+        yield Revision(commit, change.kind, after, {n: (old.get(n), after.get(n)) for n in names})
+        version = 0 if change.kind == "created" else change.base
+
+
+def check_chain(engine: Engine) -> Iterator[str]:
+    """A line for each record of the journal whose chain value is wrong, or whose number is missing."""
+    previous: bytes | None = None
+    expected = 0
+    start = b""
+    while pairs := engine.pairs(JOURNAL, start, END, CHUNK):
+        for key, record in pairs:
+            number = unpack_u64(key)[0]
+            if previous is None:
+                previous = bytes(CHAIN_SIZE) if number == 1 else None
+            elif number != expected:
+                yield f"journal: commit number {expected} is missing"
+            body = record[CHAIN_SIZE + 8 :]
+            if (
+                previous is not None
+                and hashlib.blake2b(previous + body, digest_size=CHAIN_SIZE).digest() != record[:CHAIN_SIZE]
+            ):
+                yield f"journal: the chain is broken at commit number {number}"
+            previous, expected = record[:CHAIN_SIZE], number + 1
+        start = pairs[-1][0] + b"\0"
+
+
+__all__ = [
+    "Change",
+    "Commit",
+    "Revision",
+    "StoreDamaged",
+    "check_chain",
+    "commit_at",
+    "commits_after",
+    "commits_back",
+]

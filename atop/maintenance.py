@@ -1,0 +1,98 @@
+"""Giving disk space back: old history, contents of files that nothing names, empty pages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from atop.files import GRACE
+from atop.journal import Commit, commits_after
+from atop.pool import Pool
+from atop.values import FileInfo, walk
+from atop.writeset import file_counter
+
+if TYPE_CHECKING:
+    from atop.store import Store
+
+# How long history is kept: undo, histories of items and deleted files reach back so far.
+DEFAULT_KEEP = timedelta(days=400)
+# How long the ids of commits are known, whatever history is kept: a device that was away for less cannot commit twice.
+KEEP_IDS = timedelta(days=400)
+TRIM_BATCH = 200
+
+
+@dataclass
+class CompactReport:
+    """What `compact` gave back."""
+
+    commits: int = 0  # removed from the journal
+    files: int = 0  # whose contents were removed
+    bytes: int = 0  # of disk space, of contents and of the database together
+
+
+def compact(
+    store: Store, keep: timedelta, progress: Callable[[str], None] | None, grace: float | None
+) -> CompactReport:
+    """Give disk space back, in steps that leave the store in use."""
+    report = CompactReport()
+    tell = progress or (lambda step: None)
+    tell("finishing the removal of indexes")
+    for item in store.items():
+        if isinstance(item, Pool) and item._read()["doomed"]:
+            item._sweep()
+    tell("removing old history")
+    _trim(store, keep, report)
+    tell("removing contents of files that nothing names")
+    _collect(store, GRACE if grace is None else grace, report)
+    tell("giving back empty pages")
+    report.bytes += store._engine.compact()
+    return report
+
+
+def _trim(store: Store, keep: timedelta, report: CompactReport) -> None:
+    """Remove the commits older than `keep` from the journal, and ids past their time from the table of commits."""
+    now = datetime.now(UTC)
+    oldest = store._engine.oldest_commit()
+    batch: list[Commit] = []
+    for commit in commits_after(store._engine, oldest - 1):
+        if commit.time >= now - keep or commit.number == store.head.number:
+            break  # the last one stays: it holds the chain
+        batch.append(commit)
+        if len(batch) >= TRIM_BATCH:
+            _trim_batch(store, batch, report)
+            batch = []
+    _trim_batch(store, batch, report)
+    cutoff = int((now - KEEP_IDS).timestamp() * 1_000_000)
+    store._engine.forget_commit_ids(cutoff)
+
+
+def _trim_batch(store: Store, batch: list[Commit], report: CompactReport) -> None:
+    if batch:
+        uses: Counter[bytes] = Counter()
+        for commit in batch:
+            for change in commit.changes:
+                for value in change.before.values():
+                    uses.update(inner.digest for inner in walk(value) if type(inner) is FileInfo)
+        counters = {file_counter(digest): -count for digest, count in uses.items()}
+        store._engine.trim_journal(batch[0].number, batch[-1].number, counters)
+        report.commits += len(batch)
+
+
+def _collect(store: Store, grace: float, report: CompactReport) -> None:
+    """Remove contents that neither an item nor the journal names."""
+    area, engine = store._file_area, store._engine
+
+    def used(digest: bytes) -> bool:
+        return engine.counter(file_counter(digest)) > 0
+
+    for digest in area.digests():
+        if used(digest):
+            continue
+        size = area.path_of(digest).stat().st_size
+        with engine.no_commits():  # a commit that names it looks whether it is there, just before it is made
+            if area.remove_unless(used, digest, grace):
+                report.files += 1
+                report.bytes += size

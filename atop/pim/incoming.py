@@ -1,0 +1,100 @@
+"""What the readers of this package give: records that an importer turns into items, and what went wrong.
+
+Pure values: no store, no paths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Literal, Protocol
+
+Kind = Literal["contact", "event", "message", "note"]
+
+# Most bytes of one record, its photographs and attachments included: what is held in memory at a time.
+MAX_RECORD_BYTES = 64 * 1024 * 1024
+
+
+class Readable(Protocol):
+    """What the writers need of a File: a `Content` does as well."""
+
+    @property
+    def name(self) -> str:
+        """The name of the file, without folders."""
+
+    @property
+    def media_type(self) -> str:
+        """Such as "image/png", or empty."""
+
+    def read(self) -> bytes:
+        """All of the contents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The contents of a file found inside a record, to be put into the store as a File."""
+
+    data: bytes = field(repr=False)
+    name: str = ""
+    media_type: str = ""
+
+    def read(self) -> bytes:
+        """The contents, as `File.read` gives them."""
+        return self.data
+
+    def digest(self) -> bytes:
+        """BLAKE2b-256 of the contents: what the store knows them by."""
+        return blake2b(self.data, digest_size=32).digest()
+
+
+@dataclass(slots=True)
+class Record:
+    """One contact, event, message or note.
+
+    `uid` is stable: the record's own identifier, or a hash of its contents where it has none.
+    `state` has the attributes that the format can express, with `Content` in place of each File; attributes that
+    it does not name stay as they are in an item that is updated.
+    `fingerprint` is the same for a record that was written the same way.
+    """
+
+    kind: Kind
+    uid: str
+    state: dict[str, Any]
+    line: int
+    size: int
+    fingerprint: bytes = b""
+    patch: bool = False  # changes an event of this uid that is there already, and is not a whole event itself
+    method: str = ""  # of an invitation (RFC 5546), in capitals
+
+    @property
+    def name(self) -> str:
+        """What a person would call it."""
+        for key in ("name", "summary", "title", "subject"):
+            if self.state.get(key):
+                return str(self.state[key])
+        return self.uid
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A record that cannot be read: the line where it begins, and why."""
+
+    line: int
+    reason: str
+
+
+def fingerprint(*parts: bytes) -> bytes:
+    """16 bytes that tell records apart. Not a secret, and not an identity."""
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
+def hashed_uid(prefix: str, *parts: bytes) -> str:
+    """An identifier for a record that brings none: the same contents give the same one."""
+    digest = blake2b(digest_size=20)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return f"{prefix}-{digest.hexdigest()}"

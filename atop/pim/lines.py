@@ -1,0 +1,132 @@
+"""Reads files of any size line by line in bounded memory.
+
+Promises: no more than `max_line` bytes of a line are held, whatever the file contains; lines are
+numbered from 1 as a text editor numbers them; UTF-16, UTF-32 and a byte order mark are turned into plain
+UTF-8, and the lone carriage returns of old Macs into line feeds.
+Never opens a path that comes from the data, and never guesses a legacy 8-bit encoding: lines of those are
+passed on as they are, since the record they belong to may name its encoding.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+# Longest line kept, in bytes. Some programs write a photograph as one unfolded line of base64.
+MAX_LINE_BYTES = 24 * 1024 * 1024
+
+# Bytes read ahead to find out what a file is.
+SNIFF_BYTES = 64 * 1024
+
+# Bytes transcoded at a time.
+CHUNK_BYTES = 256 * 1024
+
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is the beginning of this one
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def sniff_encoding(start: bytes) -> str | None:
+    """The Unicode encoding that the first bytes of a file show, or None for UTF-8 and 8-bit encodings."""
+    for mark, name in BYTE_ORDER_MARKS:
+        if start.startswith(mark):
+            return name
+    if len(start) >= 4 and start[1] == 0 and start[3] == 0 and start[0] and start[2]:
+        return "utf-16-le"
+    if len(start) >= 4 and start[0] == 0 and start[2] == 0 and start[1] and start[3]:
+        return "utf-16-be"
+    return None
+
+
+class _Translated(io.RawIOBase):
+    """A binary stream that gives the bytes of another one, passed chunk by chunk through a function."""
+
+    def __init__(self, source: BinaryIO, translate: Callable[[bytes, bool], bytes]) -> None:
+        self._source = source
+        self._translate = translate
+        self._pending = b""
+        self._at_end = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # typeshed has no common buffer type in 3.11
+        while not self._pending and not self._at_end:
+            chunk = self._source.read(CHUNK_BYTES)
+            self._at_end = not chunk
+            self._pending = self._translate(chunk, self._at_end)
+        count = min(len(view), len(self._pending))
+        view[:count] = self._pending[:count]
+        self._pending = self._pending[count:]
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._source.close()
+        super().close()
+
+
+def _to_utf8(encoding: str) -> Callable[[bytes, bool], bytes]:
+    decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+    return lambda chunk, final: decoder.decode(chunk, final).encode("utf-8", "replace")
+
+
+def _carriage_returns_to_line_feeds(chunk: bytes, _final: bool) -> bytes:
+    return chunk.replace(b"\r", b"\n")
+
+
+def open_lines(path: Path) -> BinaryIO:
+    """Open a file for reading by line: UTF-8 or an 8-bit encoding, without byte order mark."""
+    stream = path.open("rb")
+    try:
+        start = stream.read(SNIFF_BYTES)
+        stream.seek(0)
+        encoding = sniff_encoding(start)
+        if encoding == "utf-8-sig":
+            stream.seek(len(codecs.BOM_UTF8))
+        elif encoding is not None:
+            return io.BufferedReader(_Translated(stream, _to_utf8(encoding)), CHUNK_BYTES)
+        elif b"\r" in start and b"\n" not in start:
+            return io.BufferedReader(_Translated(stream, _carriage_returns_to_line_feeds), CHUNK_BYTES)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def read_lines(stream: BinaryIO, max_line: int = MAX_LINE_BYTES) -> Iterator[bytes | None]:
+    """The lines of a stream, each with its line feed; None stands for one that is longer than `max_line`."""
+    readline = stream.readline
+    while line := readline(max_line):
+        if len(line) == max_line and not line.endswith(b"\n"):
+            while rest := readline(CHUNK_BYTES):
+                if rest.endswith(b"\n"):
+                    break
+            yield None
+        else:
+            yield line
+
+
+def decode(data: bytes, charset: str | None = None) -> str:
+    """Text of bytes in a declared or unknown encoding; never fails.
+
+    Tries the declared charset, then UTF-8, then Windows-1252, which is what programs of its time wrote when
+    they named nothing; what no character stands for becomes U+FFFD.
+    """
+    for name in (charset, "utf-8", "cp1252"):
+        if name:
+            try:
+                text = codecs.decode(data, name)
+            except (LookupError, ValueError):  # unknown charset, or bytes that it does not allow
+                continue
+            if isinstance(text, str):  # some codecs, such as "hex", give bytes
+                return text
+    return data.decode("utf-8", "replace")

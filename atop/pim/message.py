@@ -1,0 +1,269 @@
+"""Reads a mail message (RFC 5322, MIME) into the attributes of `Message`, whatever is wrong with it.
+
+Broken charsets, encodings and boundaries give what text there is; no message is refused that has anything in it.
+Parts are recognised by what they say of themselves; nothing is rendered, executed or fetched, and the file name of an
+attachment is a name only, without folders.
+"""
+
+from __future__ import annotations
+
+import datetime
+import email.header
+import email.utils
+import re
+from email.errors import HeaderParseError
+from email.message import Message as Mail
+from email.parser import BytesParser
+from email.policy import compat32
+from hashlib import blake2b
+from typing import Any
+
+from atop.pim.addresses import split_addresses
+from atop.pim.incoming import Content, Record, fingerprint, hashed_uid
+from atop.pim.lines import decode
+from atop.pim.mailbox_file import RawMessage
+
+# Longest text kept as text, in characters; a longer one is an attachment. Novels are shorter.
+MAX_TEXT = 4 * 1024 * 1024
+
+# Most parts of a message, attachments included; the rest is kept as one attachment.
+MAX_PARTS = 1_000
+
+# Most header fields kept, and addresses of one field: mailing lists stay far below.
+MAX_HEADERS = 2_000
+MAX_ADDRESSES = 10_000
+
+STATUS_FLAGS = {"R": "seen", "A": "answered", "F": "flagged", "T": "draft", "D": "deleted"}
+# X-Mozilla-Status: bits of a hexadecimal number.
+MOZILLA_FLAGS = ((0x1, "seen"), (0x2, "answered"), (0x4, "flagged"), (0x8, "deleted"), (0x1000, "forwarded"))
+# Headers that say how a mailbox keeps the message, not what it is.
+MAILBOX_HEADERS = frozenset(
+    {"status", "x-status", "x-mozilla-status", "x-mozilla-status2", "x-mozilla-keys", "x-uid", "x-gmail-labels"}
+)
+
+_MESSAGE_ID = re.compile(r"<([^<>\s]+)>")
+_SPACES = re.compile(r"\s+")
+_FOLD = re.compile(r"\r?\n[ \t]?")
+_QUOTED_FROM = re.compile(r"^>+(?=From )", re.MULTILINE)
+_ENCODED_WORDS = re.compile(r"=\?[^?\s]+\?[BbQq]\?")
+
+_parser = BytesParser(policy=compat32)
+
+
+def blank() -> dict[str, Any]:
+    """The attributes of a message of which nothing is known."""
+    return {
+        "uid": "",
+        "message_id": "",
+        "subject": "",
+        "sender": "",
+        "to": [],
+        "cc": [],
+        "bcc": [],
+        "reply_to": [],
+        "date": None,
+        "text": "",
+        "html": "",
+        "attachments": [],
+        "inline": {},
+        "in_reply_to": "",
+        "references": [],
+        "labels": [],
+        "flags": [],
+        "headers": [],
+        "size": 0,
+        "digest": b"",
+    }
+
+
+def read_message(raw: RawMessage) -> Record:
+    """One message. Raises ValueError if there is nothing in it that a mail message has."""
+    mail = _parser.parsebytes(raw.octets)
+    headers = [(name, header_text(value)) for name, value in mail.raw_items()][:MAX_HEADERS]
+    first: dict[str, str] = {}
+    for name, value in headers:
+        first.setdefault(name.lower(), value)
+    if not headers or not first.keys() & {"from", "to", "subject", "date", "message-id", "received", "content-type"}:
+        raise ValueError("is no mail message: it has neither sender, recipient, subject nor date")
+    state = blank()
+    state["headers"] = [[name, value] for name, value in headers if name.lower() not in MAILBOX_HEADERS]
+    _read_headers(state, first, mail)
+    state["flags"] = sorted({*raw.flags, *_flags(first)})
+    state["labels"] = _labels(first.get("x-gmail-labels", ""))
+    _Parts(state).add(mail)
+    state["size"] = len(raw.octets)
+    state["digest"] = digest_of(state)
+    state["uid"] = state["message_id"] or hashed_uid("message", state["digest"])
+    mark = fingerprint(raw.octets, ",".join([*state["flags"], *state["labels"]]).encode("utf-8", "replace"))
+    return Record("message", state["uid"], state, raw.line, len(raw.octets), mark)
+
+
+def header_text(value: object) -> str:
+    """A header field as text: encoded words and raw 8-bit characters decoded, folding undone; never fails."""
+    text = _FOLD.sub(" ", _raw_text(str(value))).strip()
+    if "=?" not in text or not _ENCODED_WORDS.search(text):
+        return text
+    try:
+        parts = email.header.decode_header(text)
+    except (HeaderParseError, ValueError):
+        return text
+    decoded = [part if isinstance(part, str) else decode(part, charset) for part, charset in parts]
+    return _SPACES.sub(" ", "".join(decoded)).strip()
+
+
+def _raw_text(text: str) -> str:
+    """Undo the surrogates in which the parser keeps octets that are not ASCII."""
+    return text if text.isascii() else decode(text.encode("utf-8", "surrogateescape"))
+
+
+def _read_headers(state: dict[str, Any], first: dict[str, str], mail: Mail) -> None:
+    state["subject"] = first.get("subject", "")
+    ids = _ids(first.get("message-id", ""))
+    state["message_id"] = ids[0] if ids else ""
+    state["references"] = _ids(first.get("references", ""))
+    reply_ids = _ids(first.get("in-reply-to", ""))
+    state["in_reply_to"] = reply_ids[0] if reply_ids else ""
+    state["sender"] = next(iter(addresses(mail, "From") or addresses(mail, "Sender")), first.get("from", ""))
+    for name, attribute in (("To", "to"), ("Cc", "cc"), ("Bcc", "bcc"), ("Reply-To", "reply_to")):
+        state[attribute] = addresses(mail, name)
+    state["date"] = _date(first.get("date", "")) or _date(first.get("received", "").rpartition(";")[2])
+
+
+def _ids(text: str) -> list[str]:
+    found = _MESSAGE_ID.findall(text)
+    if found or not text.strip() or " " in text.strip():
+        return [str(message_id) for message_id in found][:MAX_ADDRESSES]
+    return [text.strip()]  # without the brackets
+
+
+def addresses(mail: Mail, name: str) -> list[str]:
+    """The addresses of a header field: `Ada <ada@example.org>`, or the bare address where there is no name."""
+    text = ",".join(_FOLD.sub(" ", _raw_text(str(value))) for value in mail.get_all(name, []))
+    found = []
+    for person, address in split_addresses(text, MAX_ADDRESSES):
+        display = header_text(person).replace('"', "")
+        if display and address and display != address:
+            found.append(f"{display} <{address}>")
+        elif address or display:
+            found.append(address or display)
+    return found
+
+
+def _date(text: str) -> datetime.datetime | None:
+    try:
+        parsed = email.utils.parsedate_to_datetime(text.strip())
+    except (ValueError, TypeError, IndexError, OverflowError):  # each has been seen of some date
+        return None
+    if parsed.tzinfo is None:  # "-0000": in UTC, sender's zone not known
+        return parsed.replace(tzinfo=datetime.UTC)
+    return parsed
+
+
+def _flags(first: dict[str, str]) -> set[str]:
+    letters = first.get("status", "") + first.get("x-status", "")
+    flags = {flag for letter, flag in STATUS_FLAGS.items() if letter in letters}
+    mozilla = first.get("x-mozilla-status", "")
+    if re.fullmatch(r"[0-9A-Fa-f]{1,8}", mozilla):
+        flags |= {flag for bit, flag in MOZILLA_FLAGS if int(mozilla, 16) & bit}
+    return flags
+
+
+def _labels(text: str) -> list[str]:
+    return [label for part in text.split(",") if (label := part.strip().strip('"'))]
+
+
+class _Parts:
+    """Takes the parts of a message: the first text of each kind is its text, the rest are attachments."""
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self._state = state
+        self._count = 0
+
+    def add(self, mail: Mail, depth: int = 0) -> None:
+        """Take one part, and those inside it."""
+        self._count += 1
+        if self._count > MAX_PARTS:
+            return
+        kind = mail.get_content_type()
+        if kind == "message/rfc822" or (mail.is_multipart() and depth > 50):
+            self._attach_message(mail, kind)
+        elif mail.is_multipart():
+            for part in mail.get_payload():
+                if isinstance(part, Mail):
+                    self.add(part, depth + 1)
+        elif kind in ("text/plain", "text/html") and self._is_text(mail):
+            self._add_text(mail, "html" if kind == "text/html" else "text")
+        else:
+            self._attach(mail, kind)
+
+    def _is_text(self, mail: Mail) -> bool:
+        return mail.get_content_disposition() != "attachment" and not _file_name(mail)
+
+    def _add_text(self, mail: Mail, attribute: str) -> None:
+        charset = mail.get_param("charset")
+        name = email.utils.collapse_rfc2231_value(charset) if charset else None
+        text = decode(_octets(mail), name).replace("\r\n", "\n")
+        if not text.strip():
+            return
+        before = self._state[attribute]
+        if len(before) + len(text) > MAX_TEXT:
+            self._attach(mail, mail.get_content_type())
+        else:
+            self._state[attribute] = f"{before}\n{text}" if before else text
+
+    def _attach(self, mail: Mail, kind: str) -> None:
+        data = _octets(mail)
+        content = Content(data, _file_name(mail), kind)
+        content_id = _ids(header_text(mail.get("Content-ID", "")))
+        if content_id and kind.startswith("image/") and mail.get_content_disposition() != "attachment":
+            self._state["inline"][content_id[0]] = content
+        elif data or content.name:
+            self._state["attachments"].append(content)
+
+    def _attach_message(self, mail: Mail, kind: str) -> None:
+        inner = mail.get_payload()
+        part = inner[0] if isinstance(inner, list) and inner else mail
+        try:
+            data = part.as_bytes() if isinstance(part, Mail) else _octets(mail)
+        except (ValueError, LookupError, TypeError, AttributeError):  # what the writer cannot write again
+            data = str(inner).encode("utf-8", "replace")
+        subject = header_text(part.get("Subject", "")) if isinstance(part, Mail) else ""
+        self._state["attachments"].append(Content(data, _file_name(mail) or f"{subject or 'message'}.eml", kind))
+
+
+def _octets(mail: Mail) -> bytes:
+    try:
+        data = mail.get_payload(decode=True)
+    except (ValueError, LookupError):  # uuencoded text that is none
+        data = None
+    if isinstance(data, bytes):
+        return data
+    payload = mail.get_payload()
+    return payload.encode("utf-8", "surrogateescape") if isinstance(payload, str) else b""
+
+
+def _file_name(mail: Mail) -> str:
+    """The name that a part gives itself, without folders."""
+    try:
+        name = mail.get_filename() or ""
+    except (ValueError, LookupError, TypeError):  # a charset in it that does not exist
+        name = ""
+    text = header_text(name).replace("\\", "/").rpartition("/")[2].replace("\0", "")
+    return text if text not in (".", "..") else ""
+
+
+def digest_of(state: dict[str, Any]) -> bytes:
+    """16 bytes that are the same for two copies of a message that came different ways.
+
+    Of sender, date, subject, texts and attachments; white space and the quoting of "From " do not count.
+    """
+    digest = blake2b(digest_size=16)
+    sender = split_addresses(state["sender"], 1)
+    address = sender[0][1].lower() if sender else ""
+    date = state["date"].astimezone(datetime.UTC).isoformat() if state["date"] is not None else ""
+    texts = [_QUOTED_FROM.sub("", state[name]) for name in ("text", "html")]
+    for text in (address, date, state["subject"], *texts):
+        digest.update(_SPACES.sub("", text).encode("utf-8", "replace") + b"\0")
+    for content in (*state["attachments"], *state["inline"].values()):
+        digest.update(content.name.encode("utf-8", "replace") + b"\0" + content.digest())
+    return digest.digest()

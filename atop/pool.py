@@ -1,0 +1,596 @@
+"""Pools: named collections of items, with indexes.
+
+A pool is an item itself. It does not contain its items: they are in the store, each knows the pools it is in, and the
+index table lists them. Every member stands in every index of the pool, under None where it lacks the attribute.
+
+Ranges are half-open, as slices are: `start` is included, `end` is not. The keys of a compound index are tuples, and a
+shorter tuple stands for all that begin with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from heapq import merge
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from atop.classic import ClassicPool
+from atop.errors import NoSuchIndex, NoTransaction, TransactionTooLarge
+from atop.indexes import BUILDING, READY, IndexDefinition, index_keys, prefix_of, words_of
+from atop.item import Item
+from atop.keys import encode, encode_prefix, encode_tuple, successor
+from atop.records import pack_u64, unpack_u64
+from atop.transaction import Transaction, current
+from atop.writeset import INDEX, pool_counter
+
+if TYPE_CHECKING:
+    from atop.store import Store
+
+Progress = Callable[[int, int], None]  # (done, of how many)
+
+# The most members of a pool that one transaction indexes, or takes out when it deletes the pool.
+MAX_AT_ONCE = 10_000
+# Index entries read at once, at first and at most: a query that is not read to its end should not read far ahead.
+FIRST_CHUNK, LARGEST_CHUNK = 64, 1_024
+BUILD_BATCH = 500
+
+_UNSET: Any = object()
+
+
+class Index(NamedTuple):
+    """What to ask for in `Store.pool(..., indexes=[...])` where a name alone does not say it."""
+
+    name: str
+    attributes: str | tuple[str, ...] | None = None
+    nocase: bool = False
+    words: bool = False
+
+
+class Page:
+    """Some items of a pool in the order of an index, and where they are in it.
+
+    `next` and `previous` are what to give to `Pool.page` as `after=` and `before=`; None at the end of the pool.
+    """
+
+    __slots__ = ("_first", "_pool", "_range", "items", "next", "previous")
+
+    def __init__(
+        self,
+        pool: Pool,
+        span: tuple[bytes, bytes],
+        items: list[Any],
+        keys: list[bytes],
+        more_before: bool,
+        more_after: bool,
+    ) -> None:
+        self._pool = pool
+        self._range = span
+        self._first = keys[0] if keys else span[0]
+        self.items = items
+        self.previous = keys[0] if keys and more_before else None
+        self.next = keys[-1] if keys and more_after else None
+
+    @property
+    def position(self) -> float:
+        """Where the page begins, as a part of the pool from 0 to 1: exact in small pools, about right in large ones."""
+        return self._pool._fraction(self._first, *self._range)
+
+    def __repr__(self) -> str:
+        return f"<Page of {len(self.items)} items of {self._pool!r}>"
+
+
+class Pool(ClassicPool, Item, type_name="atop.Pool"):
+    """A collection of items with indexes."""
+
+    name: str = ""
+
+    def __init__(self, store: Store, name: str = "", indexes: Iterable[str | tuple[str, ...] | Index] = ()) -> None:
+        super().__init__(store, name=name)
+        transaction = current(store)
+        assert transaction is not None  # ItemMeta.__call__ sees to it
+        attributes = transaction.write(self)
+        attributes["indexes"] = {}
+        attributes["next_number"] = 1
+        attributes["doomed"] = ()
+        for spec in indexes:
+            self.add_index(*_spec(spec))
+
+    # -- members
+
+    def add(self, item: Item) -> None:
+        """Put an item into the pool; nothing happens if it is there."""
+        self._check_member(item)
+
+        def add(transaction: Transaction) -> None:
+            pools = transaction.pools_of(item)
+            if self._id not in pools:
+                transaction.plan(self._id)
+                transaction.set_pools(item, tuple(sorted((*pools, self._id))))
+
+        self._store._run(add, f"add {item._label()} to {self._called()}")
+
+    def remove(self, item: Item) -> None:
+        """Take an item out of the pool; it stays in the store. Raises KeyError if it is not in the pool."""
+
+        def remove(transaction: Transaction) -> None:
+            pools = transaction.pools_of(item)
+            if self._id not in pools:
+                raise KeyError(f"{item!r} is not in {self._called()}")
+            transaction.plan(self._id)
+            transaction.set_pools(item, tuple(p for p in pools if p != self._id))
+
+        self._store._run(remove, f"remove {item._label()} from {self._called()}")
+
+    def clear(self, progress: Progress | None = None) -> None:
+        """Take all items out, in batches: outside of a transaction."""
+        self._needs_no_transaction("clear")
+        total = len(self)
+        done = 0
+        while chunk := next(self._id_chunks(BUILD_BATCH), None):
+
+            def take(item_ids: list[int] = chunk) -> None:
+                for item_id in item_ids:
+                    item = self._store._find(item_id)
+                    if item is not None and item in self:
+                        self.remove(item)
+
+            self._store.transact(take, label=f"clear {self._called()}")
+            done += len(chunk)
+            if progress is not None:
+                progress(min(done, total), total)
+
+    def __contains__(self, item: object) -> bool:
+        return isinstance(item, Item) and item._store is self._store and self._id in item._pool_ids()
+
+    def __len__(self) -> int:
+        self._read()
+        size = self._store._engine.counter(pool_counter(self._id))
+        transaction = current(self._store)
+        if transaction is not None:
+            for entry in transaction.entries.values():
+                size += self._id in entry.pools and not entry.deleted
+                size -= entry.base is not None and self._id in entry.base.pools
+        return size
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        """The members, by id."""
+        low = prefix_of(self._id, 0)
+        yield from self._walk(None, low, _after(low), False, None)
+
+    def _check_member(self, item: Item) -> None:
+        if not isinstance(item, Item):
+            raise TypeError(f"a pool holds items, not a {type(item).__name__}")
+        if item._store is not self._store:
+            raise ValueError(f"{item!r} belongs to another store than {self._called()}")
+
+    # -- indexes
+
+    @property
+    def indexes(self) -> dict[str, IndexDefinition]:
+        """The indexes by name; those that are still being built have the state "building"."""
+        return {name: IndexDefinition(*fields) for name, fields in self._read()["indexes"].items()}
+
+    def add_index(
+        self,
+        name: str | tuple[str, ...],
+        attributes: str | tuple[str, ...] | None = None,
+        nocase: bool = False,
+        words: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        """Keep the items in the order of one or more attributes; or, with `words`, findable by the words in them.
+
+        A full pool is indexed in batches, and stays in use meanwhile. If that is interrupted, the same call goes on
+        with it. Nothing happens if the pool has this very index.
+
+        Raises:
+            ValueError: the pool has another index of this name.
+            NoTransaction: the pool is large, and a transaction is under way.
+            UnstorableValue: an item has a value that cannot be ordered; the pool is as before.
+        """
+        if isinstance(name, tuple):
+            attributes = attributes or name
+            name = index_name(name)
+        chosen = (attributes,) if isinstance(attributes, str) else tuple(attributes or (name,))
+        if not name or not all(isinstance(a, str) and a for a in chosen):
+            raise ValueError("an index needs a name and the names of attributes")
+        with_transaction = current(self._store) is not None
+        definition = self._store._run(
+            lambda t: self._define(t, name, chosen, nocase, words, with_transaction),
+            f"add index {name} to {self._called()}",
+        )
+        if definition.state == BUILDING and not with_transaction:
+            try:
+                self._build(definition, progress)
+            except Exception:
+                self.drop_index(name)
+                raise
+            self._store._run(
+                lambda t: self._set_ready(t, name, definition), f"index {name} of {self._called()} is ready"
+            )
+
+    def _define(
+        self,
+        transaction: Transaction,
+        name: str,
+        chosen: tuple[str, ...],
+        nocase: bool,
+        words: bool,
+        at_once: bool,
+    ) -> IndexDefinition:
+        there = self.indexes.get(name)
+        if there is not None:
+            if (there.attributes, there.nocase, there.words) != (chosen, nocase, words):
+                raise ValueError(f"{self._called()} has another index {name!r}: drop it first, or choose another name")
+            return there
+        size = len(self)
+        if at_once and size > MAX_AT_ONCE:
+            raise NoTransaction(
+                f"{self._called()} has {size:,} items: add the index {name!r} outside of a transaction, "
+                f"where it is built in batches (a transaction indexes {MAX_AT_ONCE:,} at most)"
+            )
+        number = self._read()["next_number"]
+        definition = IndexDefinition(number, chosen, nocase, words, READY if at_once or not size else BUILDING)
+        attributes = transaction.write(self)
+        attributes["next_number"] = number + 1
+        attributes["indexes"] = {**attributes["indexes"], name: tuple(definition)}
+        if at_once:
+            for item in self:
+                transaction.entry(item)
+        return definition
+
+    def _set_ready(self, transaction: Transaction, name: str, definition: IndexDefinition) -> None:
+        indexes = self._read()["indexes"]
+        if indexes.get(name) == tuple(definition):
+            transaction.write(self)["indexes"] = {**indexes, name: tuple(definition._replace(state=READY))}
+
+    def _build(self, definition: IndexDefinition, progress: Progress | None) -> None:
+        """Make the entries of an index that every write already keeps, batch by batch."""
+        prefix = prefix_of(self._id, definition.number)
+        total, done = len(self), 0
+        for chunk in self._id_chunks(BUILD_BATCH):
+
+            def batch(item_ids: list[int] = chunk) -> tuple[dict[int, int], list[tuple[bytes, bytes | None]]]:
+                pool_state = self._state or self._load()
+                versions = {self._id: pool_state.version}
+                puts: list[tuple[bytes, bytes | None]] = []
+                for item_id in item_ids:
+                    state = self._store._read_state(item_id)
+                    if state is None or self._id not in state.pools:
+                        continue  # it went meanwhile, and took its entries along
+                    versions[item_id] = state.version
+                    puts += [(k, b"") for k in index_keys(prefix, definition, state.attributes, pack_u64(item_id))]
+                return versions, puts
+
+            if tuple(definition) not in self._read()["indexes"].values():
+                return  # dropped, or finished by someone else, meanwhile
+            self._store._commit_entries(batch, f"build index {definition.number} of {self._called()}")
+            done += len(chunk)
+            if progress is not None:
+                progress(min(done, total), total)
+
+    def drop_index(self, name: str | tuple[str, ...]) -> None:
+        """Remove an index. Raises `NoSuchIndex`."""
+        name = index_name(name)
+
+        def drop(transaction: Transaction) -> int:
+            definition = self._definition(name, any_state=True)
+            attributes = transaction.write(self)
+            attributes["indexes"] = {n: d for n, d in attributes["indexes"].items() if n != name}
+            attributes["doomed"] = (*attributes["doomed"], definition.number)
+            transaction.after_commit.append(self._sweep)
+            return definition.number
+
+        self._store._run(drop, f"drop index {name} of {self._called()}")
+
+    def _sweep(self) -> None:
+        """Remove the entries of dropped indexes; an interrupted sweep is finished by the next, or by compaction."""
+        for number in (self._state or self._load()).attributes["doomed"]:
+            low = prefix_of(self._id, number)
+            while keys := self._store._engine.keys(INDEX, low, _after(low), 4 * BUILD_BATCH):
+                gone: list[tuple[bytes, bytes | None]] = [(key, None) for key in keys]
+                self._store._commit_entries(lambda gone=gone: ({}, gone), f"remove index {number} of {self._called()}")  # type: ignore[misc]
+
+            def forget(transaction: Transaction, number: int = number) -> None:
+                attributes = transaction.write(self)
+                attributes["doomed"] = tuple(n for n in attributes["doomed"] if n != number)
+
+            self._store._run(forget, f"index {number} of {self._called()} is removed")
+
+    def _definition(self, name: str | tuple[str, ...], any_state: bool = False) -> IndexDefinition:
+        name = index_name(name)
+        fields = self._read()["indexes"].get(name)
+        if fields is None:
+            known = ", ".join(self._read()["indexes"]) or "none"
+            raise NoSuchIndex(f"{self._called()} has no index {name!r} (it has: {known}): add it with add_index")
+        definition = IndexDefinition(*fields)
+        if definition.state != READY and not any_state:
+            raise NoSuchIndex(f"index {name!r} of {self._called()} is still being built: wait, or call add_index again")
+        return definition
+
+    # -- queries
+
+    def query(
+        self,
+        index: str | tuple[str, ...],
+        start: Any = _UNSET,
+        end: Any = _UNSET,
+        prefix: Any = _UNSET,
+        key: Any = _UNSET,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[Any]:
+        """The items in the order of an index: all, or those in a range, with a prefix, or with one key.
+
+        Raises:
+            NoSuchIndex: the pool has no such index, or it is still being built.
+            UnstorableValue: a bound is of a type that has no order.
+        """
+        definition = self._definition(index)
+        low, high = self._span(definition, start, end, prefix, key)
+        return self._walk(definition, low, high, reverse, limit)
+
+    def count(self, index: str | tuple[str, ...], start: Any = _UNSET, end: Any = _UNSET, **only: Any) -> int:
+        """How many items a query finds; `prefix` and `key` as there. Takes time in proportion to the answer."""
+        definition = self._definition(index)
+        low, high = self._span(definition, start, end, only.pop("prefix", _UNSET), only.pop("key", _UNSET))
+        if only:
+            raise TypeError(f"count() takes no argument {', '.join(only)}")
+        if low == prefix_of(self._id, definition.number) and high == _after(low) and not definition.words:
+            return len(self)
+        return sum(len(keys) for keys, _ in self._key_chunks(low, high, False))
+
+    def page(
+        self,
+        index: str | tuple[str, ...],
+        size: int = 50,
+        *,
+        after: bytes | None = None,
+        before: bytes | None = None,
+        at: float | None = None,
+        start: Any = _UNSET,
+    ) -> Page:
+        """`size` items in the order of an index: the first ones, or those after or before another page's.
+
+        `at` is a position from 0 to 1, as a scroll bar gives it; `start` a key to jump to. The time it takes does not
+        depend on the size of the pool.
+        """
+        definition = self._definition(index)
+        low, high = span = self._span(definition, _UNSET, _UNSET, _UNSET, _UNSET)
+        if start is not _UNSET:
+            low = self._span(definition, start, _UNSET, _UNSET, _UNSET)[0]
+        elif at is not None:
+            low = self._key_at(at, *span)
+        elif after is not None:
+            low = max(low, after + b"\0")
+        if before is not None and after is None and at is None and start is _UNSET:
+            keys, items = self._take(definition, low, min(high, before), size, True)
+            more_before = len(keys) > size
+            keys, items = keys[:size][::-1], items[:size][::-1]
+            more_after = bool(keys) and self._any(before, high)
+        else:
+            keys, items = self._take(definition, low, high, size, False)
+            more_after = len(keys) > size
+            keys, items = keys[:size], items[:size]
+            more_before = bool(keys) and low != span[0] and self._any(span[0], keys[0])
+        return Page(self, span, items, keys, more_before, more_after)
+
+    def search(self, text: str, index: str | None = None, limit: int | None = None) -> Iterator[Any]:
+        """The items that have all words of `text`, by id; a last word that ends in `*` may be the start of one.
+
+        `index` names the word index; the first one, unless given.
+        """
+        if index is None:
+            index = next((n for n, d in self.indexes.items() if d.words and d.state == READY), None)
+            if index is None:
+                raise NoSuchIndex(f"{self._called()} has no word index: add one with add_index(name, ..., words=True)")
+        definition = self._definition(index)
+        if not definition.words:
+            raise NoSuchIndex(f"index {index!r} of {self._called()} is not a word index")
+        whole, _, last = text.strip().rpartition(" ")
+        beginnings = words_of(last[:-1]) if last.endswith("*") else set()
+        words = words_of(whole if last.endswith("*") else text)
+        return self._search(definition, words, beginnings, limit)
+
+    def _search(
+        self, definition: IndexDefinition, words: set[str], beginnings: set[str], limit: int | None
+    ) -> Iterator[Any]:
+        prefix = prefix_of(self._id, definition.number)
+        spans = [_exactly(prefix + encode(word)) for word in words]
+        spans += [_exactly(prefix + encode_prefix(word)) for word in beginnings]
+        if not spans:
+            return
+        rarest = min(spans, key=lambda span: self._share(*span))
+        seen: set[int] = set()
+        for item in self._walk(definition, *rarest, False, None):
+            if item._id in seen:
+                continue
+            found = words_of([item._read().get(name) for name in definition.attributes])
+            if words <= found and all(any(w.startswith(b) for w in found) for b in beginnings):
+                if beginnings:
+                    seen.add(item._id)
+                yield item
+                if limit is not None and (limit := limit - 1) <= 0:
+                    return
+
+    # -- the index table
+
+    def _span(self, definition: IndexDefinition, start: Any, end: Any, prefix: Any, key: Any) -> tuple[bytes, bytes]:
+        """The range of entries that a query means."""
+        base = prefix_of(self._id, definition.number)
+        if (key is not _UNSET) + (prefix is not _UNSET) + (start is not _UNSET or end is not _UNSET) > 1:
+            raise TypeError("a query takes key, or prefix, or start and end")
+        if key is not _UNSET:
+            return _exactly(base + _encoded(definition, key))
+        if prefix is not _UNSET:
+            if len(definition.attributes) > 1 and isinstance(prefix, tuple):
+                head = _encoded(definition, prefix[:-1])
+                return _exactly(base + head + encode_prefix(prefix[-1], definition.nocase))
+            return _exactly(base + encode_prefix(prefix, definition.nocase))
+        low = base if start is _UNSET or start is None else base + _encoded(definition, start)
+        high = _after(base) if end is _UNSET or end is None else base + _encoded(definition, end)
+        return low, high
+
+    def _key_chunks(
+        self, low: bytes, high: bytes, reverse: bool, chunk: int = FIRST_CHUNK
+    ) -> Iterator[tuple[list[bytes], int]]:
+        """The keys of the entries in [low, high) in order, this transaction's changes included, some at a time.
+
+        With each, the engine's sequence before they were read: while that stands, they and their items agree.
+        """
+        transaction = current(self._store)
+        engine = self._store._engine
+        while True:
+            sequence = engine.sequence
+            keys = engine.keys(INDEX, low, high, chunk, reverse)
+            complete = len(keys) < chunk
+            from_, to = low, high
+            if not complete:
+                from_, to = (keys[-1], high) if reverse else (low, keys[-1] + b"\0")
+            if transaction is not None and transaction.open and transaction.entries:
+                added, removed = transaction.overlay().keys(low[:10], from_, to)
+                keys = [key for key in keys if key not in removed]
+                if added:
+                    keys = list(merge(keys, added[::-1] if reverse else added, reverse=reverse))
+            yield keys, sequence
+            if complete:
+                return
+            low, high = (low, from_) if reverse else (to, high)
+            chunk = min(2 * chunk, LARGEST_CHUNK)
+
+    def _walk(
+        self, definition: IndexDefinition | None, low: bytes, high: bytes, reverse: bool, limit: int | None
+    ) -> Iterator[Any]:
+        """The items of a range, in order."""
+        if limit is not None and limit <= 0:
+            return
+        chunk = FIRST_CHUNK if limit is None else min(limit, LARGEST_CHUNK)
+        for keys, sequence in self._key_chunks(low, high, reverse, chunk):
+            for item in self._store._items_at(keys, self._id, definition, sequence):
+                if item is None:
+                    continue
+                yield item
+                if limit is not None and (limit := limit - 1) <= 0:
+                    return
+
+    def _take(
+        self, definition: IndexDefinition, low: bytes, high: bytes, size: int, reverse: bool
+    ) -> tuple[list[bytes], list[Any]]:
+        """Keys and items of a range: one more than `size`, if there are so many. Items may be fewer by the last one."""
+        found_keys: list[bytes] = []
+        found_items: list[Any] = []
+        for keys, sequence in self._key_chunks(low, high, reverse, size + 1):
+            for key, item in zip(keys, self._store._items_at(keys, self._id, definition, sequence), strict=True):
+                if item is not None:
+                    found_keys.append(key)
+                    found_items.append(item)
+            if len(found_keys) > size:
+                break
+        return found_keys, found_items
+
+    def _any(self, low: bytes, high: bytes) -> bool:
+        return any(keys for keys, _ in self._key_chunks(low, high, False, 1))
+
+    def _id_chunks(self, size: int) -> Iterator[list[int]]:
+        """The ids of the committed members, in order, some at a time."""
+        low = prefix_of(self._id, 0)
+        stop = _after(low)
+        while keys := self._store._engine.keys(INDEX, low, stop, size):
+            yield [unpack_u64(key, len(key) - 8)[0] for key in keys]
+            low = keys[-1] + b"\0"
+
+    def _share(self, low: bytes, high: bytes) -> float:
+        engine = self._store._engine
+        return engine.position(INDEX, high) - engine.position(INDEX, low)
+
+    def _fraction(self, key: bytes, low: bytes, high: bytes) -> float:
+        """Which part of the range [low, high) is before `key`."""
+        position = self._store._engine.position
+        first, whole = position(INDEX, low), self._share(low, high)
+        return min(1.0, max(0.0, (position(INDEX, key) - first) / whole)) if whole > 0 else 0.0
+
+    def _key_at(self, fraction: float, low: bytes, high: bytes) -> bytes:
+        """A key before which about this part of the range [low, high) lies: found by halving the space of keys."""
+        engine = self._store._engine
+        first, whole = engine.position(INDEX, low), self._share(low, high)
+        if not 0 < fraction <= 1 or whole <= 0:
+            return low
+        target = first + fraction * whole
+        width = 24  # bytes of the key that are halved: beyond those, keys of one bar position differ
+        bottom, top = _number(low, width), _number(high, width)
+        for _ in range(8 * (width - 10)):
+            middle = (bottom + top) // 2
+            there = engine.position(INDEX, middle.to_bytes(width))
+            if abs(there - target) < whole / 20_000:
+                break
+            bottom, top = (middle, top) if there < target else (bottom, middle)
+        return max(low, middle.to_bytes(width))
+
+    # -- the rest
+
+    def _called(self) -> str:
+        name = self._read().get("name")
+        return f"pool {name!r}" if name else f"pool {self._id}"
+
+    def _label(self) -> str:
+        return self._called()
+
+    def _needs_no_transaction(self, what: str) -> None:
+        if current(self._store) is not None:
+            raise NoTransaction(f"{what} works in batches: call it outside of a transaction")
+
+    def _before_delete(self, transaction: Transaction) -> None:
+        size = len(self)
+        if size > MAX_AT_ONCE:
+            raise TransactionTooLarge(
+                f"{self._called()} has {size:,} items, and one transaction takes out {MAX_AT_ONCE:,} at most: "
+                "call clear() first"
+            )
+        for item in list(self):
+            transaction.set_pools(item, tuple(p for p in transaction.pools_of(item) if p != self._id))
+        if self.name and transaction.store._named_pool_id(self.name) == self._id:
+            transaction.name(pool_key(self.name), None)
+
+    def _after_restore(self, transaction: Transaction) -> None:
+        if self.name and transaction.store._named_pool_id(self.name) is None:
+            transaction.name(pool_key(self.name), self._id)
+
+
+def pool_key(name: str) -> str:
+    """The key of the catalog under which a pool of this name stands."""
+    return f"pool/{name}"
+
+
+def index_name(name: str | tuple[str, ...]) -> str:
+    """The name of an index; one that is given by its attributes is named after them."""
+    return name if isinstance(name, str) else ",".join(name)
+
+
+def _spec(spec: str | tuple[str, ...] | Index) -> Index:
+    return spec if isinstance(spec, Index) else Index(index_name(spec), spec)
+
+
+def _encoded(definition: IndexDefinition, key: Any) -> bytes:
+    if len(definition.attributes) == 1 or not isinstance(key, tuple):
+        return encode(key, definition.nocase)
+    if len(key) > len(definition.attributes):
+        raise ValueError(f"the index has {len(definition.attributes)} attributes; the key {key!r} has more")
+    return encode_tuple(key, definition.nocase)
+
+
+def _after(prefix: bytes) -> bytes:
+    """The end of the range of keys that begin with an index's prefix."""
+    return (int.from_bytes(prefix) + 1).to_bytes(len(prefix))
+
+
+def _exactly(start: bytes) -> tuple[bytes, bytes]:
+    """The range of all keys that begin with `start`."""
+    end = successor(start)
+    assert end is not None  # pool ids have 63 bits, so no key begins with only 0xFF
+    return start, end
+
+
+def _number(key: bytes, width: int) -> int:
+    return int.from_bytes(key[:width].ljust(width, b"\0"))

@@ -1,0 +1,749 @@
+"""The store: a directory that holds items, opened by one process.
+
+    with Store("~/pim") as store:
+        with store.transaction("first contact"):
+            people = store.pool("people", indexes=["name"])
+            people.add(Contact(store, name="Ada Lovelace"))
+
+Every method may be called by any thread. What a call changes outside of a transaction is a transaction of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar, overload
+
+from atop import journal
+from atop.backup import back_up
+from atop.classic import ClassicStore
+from atop.engine import COMMITS, Durability, Engine, Head
+from atop.errors import (
+    Conflict,
+    NoSuchCommit,
+    NoSuchFile,
+    NoSuchItem,
+    NoSuchPool,
+    NoSuchStore,
+    StoreClosed,
+    StoreError,
+    StoreReadOnly,
+    UnsafePickle,
+    UpgradeFailed,
+)
+from atop.files import File, FileArea
+from atop.ids import COUNTER_BITS, NumberAllocator
+from atop.indexes import IndexDefinition, index_keys, prefix_of
+from atop.item import Item, Rule, class_named
+from atop.journal import Commit, Revision
+from atop.maintenance import DEFAULT_KEEP, CompactReport, compact
+from atop.owner import OwnerLock
+from atop.pool import Index, Pool, index_name, pool_key
+from atop.records import State, decode, dumps, pack_u64, unpack_u64
+from atop.transaction import CURRENT, Transaction, current
+from atop.undo import undo
+from atop.values import FileInfo
+from atop.verify import VerifyReport, verify
+from atop.watching import Watch, Watchers
+from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, RULES, Builder, WriteSet
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+P = ParamSpec("P")
+T = TypeVar("T")
+ItemClass = TypeVar("ItemClass", bound=Item)
+
+# How often `transact` runs a function that meets conflicts; after the first few it does so one caller at a time.
+ATTEMPTS = 100
+PATIENT_AFTER = 3
+# Objects in memory that are looked after before those that nobody holds any more are swept out of the table.
+FIRST_SWEEP = 4_096
+
+_set_store: Callable[[Item, Store], None] = Item._store.__set__  # type: ignore[attr-defined]  # a slot
+_set_id: Callable[[Item, int], None] = Item._id.__set__  # type: ignore[attr-defined]  # a slot
+_set_state: Callable[[Item, State | None], None] = Item._state.__set__  # type: ignore[union-attr]  # a slot
+_set_views: Callable[[Item, dict[str, Any] | None], None] = Item._views.__set__  # type: ignore[union-attr]  # a slot
+
+
+class _Scope:
+    """What `Store.transaction` returns: the outermost one commits, an inner one is a savepoint."""
+
+    __slots__ = ("_inner", "_label", "_store", "_transaction")
+
+    def __init__(self, store: Store, label: str) -> None:
+        self._store = store
+        self._label = label
+        self._inner: Any = None
+        self._transaction: Transaction | None = None
+
+    def __enter__(self) -> Transaction:
+        outer = current(self._store)
+        if outer is not None:
+            self._inner = outer.savepoint()
+            self._inner.__enter__()
+            return outer
+        self._store._check_open()
+        self._transaction = Transaction(self._store, self._label, CURRENT.get())
+        CURRENT.set(self._transaction)
+        return self._transaction
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._inner is not None:
+            self._inner.__exit__(kind, error, trace)
+            return
+        transaction = self._transaction
+        assert transaction is not None  # __enter__ made it
+        try:
+            if kind is not None:
+                transaction.rollback()
+            else:
+                self._store._commit(transaction)
+        finally:
+            CURRENT.set(transaction.outer)
+
+
+class Store(ClassicStore):
+    """A store of items, open in this process.
+
+    Args:
+        path: the store's directory; `~` is expanded. It is made if it is not there, unless `create` is False.
+        durability: "flushed" (a commit is on the disk when it returns) or "buffered" (within a second).
+        cache_size: bytes of memory for pages of the database; by default a part of what the machine has.
+
+    Raises:
+        NoSuchStore: the directory is not there and `create` is False, or it holds something else.
+        StoreBusy: another process has the store open.
+        StoreDamaged, StoreFull, StoreReadOnly, UnsupportedStore: it cannot be opened as it is.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        create: bool = True,
+        durability: Durability = "flushed",
+        cache_size: int | None = None,
+    ) -> None:
+        if durability not in ("flushed", "buffered"):
+            raise ValueError(f"durability must be flushed or buffered, not {durability!r}")
+        self.path = Path(path).expanduser().absolute()
+        self._live: dict[int, weakref.ref[Item]] = {}
+        self._live_lock = threading.Lock()
+        self._sweep_at = FIRST_SWEEP
+        self._clock_lock = threading.Lock()
+        self._patience = threading.Lock()
+        self._closed = False
+        self._prepare(create)
+        self._lock = OwnerLock(self.path / "local" / "owner.lock", self.path)
+        try:
+            self._file_area = FileArea(self.path / "files")
+            self._file_area.prepare()
+            self._engine = Engine(self.path / "data", cache_size=cache_size, durability=durability)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._engine.on_recovery = self._forget_states
+        self._time = self._engine.last_time
+        self._numbers = self._open_numbers(0)
+        self._watchers = Watchers(self._engine)
+
+    def _prepare(self, create: bool) -> None:
+        there = (self.path / "data").is_dir()
+        if not there:
+            if not create:
+                raise NoSuchStore(f"there is no store at {self.path}", self.path)
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise NoSuchStore(f"{self.path} is there and is not a store: choose another path", self.path)
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for part in ("data", "files", "local"):
+                (self.path / part).mkdir(mode=0o700, exist_ok=True)
+            if not os.access(self.path / "local", os.W_OK):
+                raise PermissionError
+        except OSError as error:
+            raise StoreReadOnly(
+                f"{self.path} cannot be written ({error.strerror or 'no permission'}): check its permissions and its disk",
+                self.path,
+            ) from error
+
+    def _open_numbers(self, tag: int) -> NumberAllocator:
+        low, high = pack_u64(tag << COUNTER_BITS), pack_u64((tag + 1) << COUNTER_BITS)
+
+        def last(table: str) -> int:
+            keys = self._engine.keys(table, low, high, 1, reverse=True)
+            return unpack_u64(keys[0])[0] if keys else 0
+
+        return NumberAllocator(self.path / "local" / "counters", tag, last(ITEMS), last(COMMITS))
+
+    def close(self) -> None:
+        """Write everything out and close. May be called again; transactions under way fail with `StoreClosed`."""
+        if self._closed:
+            return
+        self._closed = True
+        self._watchers.close()
+        self._engine.close()
+        self._numbers.close()
+        self._lock.release()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Store {self.path}{', closed' if self._closed else ''}>"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosed(f"the store {self.path} is closed", self.path)
+
+    # -- transactions
+
+    def transaction(self, label: str = "") -> _Scope:
+        """A transaction for a `with` block; `label` says in the history what it was.
+
+        An exception that leaves the block undoes all of it, objects in memory included. Within another transaction
+        it joins that. At the end of the outermost block the commit may raise `Conflict`; `transact` tries again.
+        """
+        return _Scope(self, label)
+
+    def transact(self, function: Callable[..., T], *arguments: Any, label: str = "", **named: Any) -> T:
+        """Call `function` in a transaction and return what it does; again, from the start, when there is a Conflict.
+
+        The function should do nothing but use the store: it may run several times.
+        """
+        if current(self) is not None:
+            with self.transaction():
+                return function(*arguments, **named)
+        label = label or getattr(function, "__name__", "")
+        for _ in range(PATIENT_AFTER):
+            try:
+                with self.transaction(label):
+                    return function(*arguments, **named)
+            except Conflict:
+                continue
+        with self._patience:
+            for _ in range(ATTEMPTS - PATIENT_AFTER - 1):
+                try:
+                    with self.transaction(label):
+                        return function(*arguments, **named)
+                except Conflict:
+                    continue
+            with self.transaction(label):
+                return function(*arguments, **named)
+
+    def _run(self, operate: Callable[[Transaction], T], label: str) -> T:
+        """`operate` in the current transaction, or in one of its own."""
+        transaction = current(self)
+        if transaction is not None:
+            return operate(transaction)
+
+        def alone() -> T:
+            transaction = current(self)
+            assert transaction is not None  # transact sees to it
+            return operate(transaction)
+
+        return self.transact(alone, label=label)
+
+    def _commit(self, transaction: Transaction) -> None:
+        try:
+            if not (transaction.entries or transaction.catalog):
+                self._check_reads(transaction)
+                transaction.open = False
+                return
+            builder = Builder(transaction, self._numbers.commit_id())
+            write_set = builder.build(self._now())
+            if write_set is None:
+                self._check_reads(transaction)
+            else:
+                self._engine.commit(
+                    write_set,
+                    before=functools.partial(self._check_files, write_set) if write_set.files else None,
+                    applied=functools.partial(self._publish, builder),
+                )
+                self._watchers.notify()
+        except BaseException:
+            transaction.rollback()
+            raise
+        transaction.open = False
+        for callback in transaction.after_commit:
+            callback()
+
+    def _check_reads(self, transaction: Transaction) -> None:
+        if transaction.reads and self._engine.sequence != transaction.base:
+            self._engine.check_versions(transaction.reads)
+
+    def _check_files(self, write_set: WriteSet) -> None:
+        for digest in write_set.files:
+            if not self._file_area.has(digest):
+                raise NoSuchFile(
+                    f"{write_set.label!r} names a file whose contents ({digest.hex()[:12]}) are not in this store: "
+                    "add them with store.file"
+                )
+
+    def _publish(self, builder: Builder) -> None:
+        """Give the objects in memory their new states: in the same moment, for readers, as the database has them."""
+        for item, state in builder.states:
+            _set_state(item, state)
+            _set_views(item, None)
+
+    def _commit_entries(
+        self, batch: Callable[[], tuple[dict[int, int], list[tuple[bytes, bytes | None]]]], label: str
+    ) -> None:
+        """Commit index entries that `batch` works out, with the versions they depend on; again when those change."""
+        while True:
+            versions, operations = batch()
+            commit_id, now = self._numbers.commit_id(), self._now()
+            write_set = WriteSet(
+                commit_id,
+                now,
+                label,
+                checks=list(versions.items()),
+                exists=[],
+                unreferenced=[],
+                emptied=[],
+                names=[],
+                operations={INDEX: sorted(operations)},
+                counters={},
+                body=dumps((commit_id, now, label, [])),
+            )
+            try:
+                self._engine.commit(write_set)
+            except Conflict:
+                continue
+            return
+
+    def _now(self) -> int:
+        """The hybrid clock, in microseconds: the wall clock, but never behind what it has shown or seen."""
+        with self._clock_lock:
+            self._time = max(time.time_ns() // 1000, self._time + 1, self._engine.last_time + 1)
+            return self._time
+
+    # -- items
+
+    @overload
+    def get(self, item_id: int) -> Any: ...
+    @overload
+    def get(self, item_id: int, cls: type[ItemClass]) -> ItemClass: ...
+    def get(self, item_id: int, cls: type[Item] | None = None) -> Any:
+        """The item with this id. Raises `NoSuchItem`; with `cls`, TypeError if it is not one of those."""
+        item = self._find(item_id)
+        if item is None:
+            raise NoSuchItem(item_id)
+        if cls is not None and not isinstance(item, cls):
+            raise TypeError(f"item {item_id} is a {item.type_name}, not a {cls.__name__}")
+        return item
+
+    def items(self) -> Iterator[Any]:
+        """All items there are, pools included, by id. Not the uncommitted ones of a transaction."""
+        start = b""
+        while keys := self._engine.keys(ITEMS, start, b"\xff" * 8, 500):
+            for key in keys:
+                item = self._find(unpack_u64(key)[0])
+                if item is not None:
+                    yield item
+            start = keys[-1] + b"\0"
+
+    def upgrade_all(self, progress: Callable[[int, int], None] | None = None) -> int:
+        """Write back every item whose class is imported and newer than its record; returns how many there were."""
+        upgraded = done = 0
+        start = b""
+        while keys := self._engine.keys(ITEMS, start, b"\xff" * 8, 500):
+
+            def batch(keys: list[bytes] = keys) -> int:
+                count = 0
+                for item in filter(None, (self._find(unpack_u64(key)[0]) for key in keys)):
+                    if (item._state or item._load()).raw is not None:
+                        item.touch()
+                        count += 1
+                return count
+
+            upgraded += self.transact(batch, label="upgrade items")
+            done += len(keys)
+            start = keys[-1] + b"\0"
+            if progress is not None:
+                progress(done, done)
+        return upgraded
+
+    def _find(self, item_id: int) -> Item | None:
+        """The item with this id, or None."""
+        reference = self._live.get(item_id)
+        item = reference() if reference is not None else None
+        if CURRENT.get() is not None:
+            transaction = current(self)
+            if transaction is not None:
+                entry = transaction.entries.get(item_id)
+                if entry is not None:
+                    return None if entry.deleted else entry.item
+        if item is not None and item._state is not None:
+            return item
+        return self._fetch(item_id, item)
+
+    def _fetch(self, item_id: int, item: Item | None = None) -> Item | None:
+        """Read an item from the database; `item` is the object that stands for it, if there is one."""
+        if type(item_id) is not int or not 0 < item_id < 1 << 63:
+            self._check_open()
+            return None
+        engine = self._engine
+        sequence = engine.sequence
+        record = engine.get_item(pack_u64(item_id))
+        if record is None:
+            return None
+        try:
+            state = decode(record)
+        except UnsafePickle as error:
+            raise UnsafePickle(f"item {item_id}: {error}") from error
+        if item is None:
+            cls = class_named(state.type_name)
+            if cls is None or cls._schema < state.schema:
+                cls = Item
+            item = self._object_for(cls, item_id)
+        try:
+            if state.schema != type(item)._schema:
+                state = item._adapt(state)
+        except UpgradeFailed:
+            return item  # reading its attributes will try again, and raise
+        if not sequence & 1 and engine.sequence == sequence:
+            _set_state(item, state)
+        return item
+
+    def _object_for(self, cls: type[Item], item_id: int) -> Item:
+        """The object that stands for an item: the one there is, or a new one, without its state."""
+        item = cls.__new__(cls)
+        _set_store(item, self)
+        _set_id(item, item_id)
+        _set_views(item, None)
+        _set_state(item, None)
+        return self._remember(item)
+
+    def _load_state(self, item: Item) -> State:
+        engine = self._engine
+        sequence = engine.sequence
+        record = engine.get_item(pack_u64(item._id))
+        if record is None:
+            raise NoSuchItem(item._id)
+        state = item._adapt(decode(record))
+        if not sequence & 1 and engine.sequence == sequence:
+            _set_state(item, state)
+        return state
+
+    def _read_state(self, item_id: int) -> State | None:
+        """The committed state of an item as its record has it, or None."""
+        record = self._engine.get_item(pack_u64(item_id))
+        return decode(record) if record is not None else None
+
+    def _items_at(
+        self, keys: list[bytes], pool_id: int, definition: IndexDefinition | None, sequence: int
+    ) -> list[Item | None]:
+        """The items of index entries, None where an item is gone or has that key no longer."""
+        live, fetch = self._live, self._fetch
+        transaction = current(self)
+        entries = transaction.entries if transaction is not None else {}
+        items: list[Item | None] = []
+        for key in keys:
+            item_id = int.from_bytes(key[-8:])
+            reference = live.get(item_id)
+            item = reference() if reference is not None else None
+            if item is None or (item._state is None and item_id not in entries):
+                item = fetch(item_id, item)
+            items.append(item)
+        if sequence & 1 or self._engine.sequence != sequence:
+            return [
+                item
+                if item is not None and (item._id in entries or self._has_key(item, key, pool_id, definition))
+                else None
+                for item, key in zip(items, keys, strict=True)
+            ]
+        return items
+
+    def _has_key(self, item: Item, key: bytes, pool_id: int, definition: IndexDefinition | None) -> bool:
+        """Whether a committed item has this entry in an index of a pool; in its membership, without a definition."""
+        state = item._state or self._read_state(item._id)
+        if state is None:
+            return False
+        raw = state.raw or state
+        if definition is None or pool_id not in raw.pools:
+            return pool_id in raw.pools
+        return key in index_keys(prefix_of(pool_id, definition.number), definition, raw.attributes, key[-8:])
+
+    def _remember(self, item: Item) -> Item:
+        """Make an object the one that stands for its item; returns the one that already does, if there is one."""
+        live = self._live
+        reference = weakref.ref(item)
+        there = live.setdefault(item._id, reference)
+        if there is not reference:
+            with self._live_lock:
+                other = live[item._id]()
+                if other is not None:
+                    return other
+                live[item._id] = reference
+        if len(live) > self._sweep_at:
+            self._sweep_live()
+        return item
+
+    def _sweep_live(self) -> None:
+        with self._live_lock:
+            for item_id, reference in list(self._live.items()):
+                if reference() is None and self._live.get(item_id) is reference:
+                    del self._live[item_id]
+            self._sweep_at = max(FIRST_SWEEP, 2 * len(self._live))
+
+    def _forget_states(self) -> None:
+        """Have every object in memory read its state again."""
+        for reference in list(self._live.values()):
+            item = reference()
+            if item is not None:
+                _set_state(item, None)
+                _set_views(item, None)
+
+    def _new_item_id(self) -> int:
+        return self._numbers.item_id()
+
+    # -- references
+
+    def _committed_places(self, item_id: int) -> Iterator[tuple[int, str, str]]:
+        """(source id, attribute, rule) for each committed reference to an item."""
+        start, stop = pack_u64(item_id), pack_u64(item_id + 1)
+        while pairs := self._engine.pairs(REFERENCES, start, stop, 200):
+            for key, rule in pairs:
+                yield unpack_u64(key, 8)[0], key[16:].decode(), RULES.get(rule, "nullify")
+            start = pairs[-1][0] + b"\0"
+
+    def _rule(self, source: Item, target_id: int, attribute: str) -> Rule:
+        """What the reference from `source.attribute` says about the deletion of its target."""
+        field = type(source)._fields.get(attribute)
+        if field is not None:
+            return field.on_delete
+        found = self._engine.get(REFERENCES, pack_u64(target_id) + pack_u64(source._id) + attribute.encode())
+        return RULES.get(found, "nullify") if found is not None else "nullify"  # type: ignore[return-value]  # its values are rules
+
+    def _referrers(self, item: Item, attribute: str | None) -> Iterator[Item]:
+        item._read()
+        transaction = current(self)
+        places: Iterable[tuple[int, str, str]]
+        places = transaction.places(item._id) if transaction is not None else self._committed_places(item._id)
+        last = 0
+        for source_id, name, _ in places:
+            if source_id != last and (attribute is None or name == attribute):
+                source = self._find(source_id)
+                if source is not None:
+                    last = source_id
+                    yield source
+
+    # -- pools and names
+
+    def pool(self, name: str, indexes: Iterable[str | tuple[str, ...] | Index] = (), *, create: bool = True) -> Pool:
+        """The pool of this name, with at least these indexes: made, and added, where they are not there.
+
+        Raises:
+            NoSuchPool: there is none, and `create` is False.
+        """
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise ValueError(f"a pool's name is text without NUL, not {name!r}")
+        pool_id = self._named_pool_id(name)
+        if pool_id is None:
+            if not create:
+                raise NoSuchPool(f"there is no pool {name!r} in {self.path}")
+            return self.transact(self._make_pool, name, list(indexes), label=f"create pool {name!r}")
+        pool = self._pool_by_id(pool_id)
+        wanted = [spec if isinstance(spec, Index) else Index(index_name(spec), spec) for spec in indexes]
+        if wanted:
+            there = pool.indexes
+            for spec in wanted:
+                if spec.name not in there or there[spec.name].state != "ready":
+                    pool.add_index(*spec)
+        return pool
+
+    def _make_pool(self, name: str, indexes: list[Any]) -> Pool:
+        there = self._named_pool_id(name)
+        if there is not None:
+            return self.pool(name, indexes)
+        pool = Pool(self, name, indexes)
+        transaction = current(self)
+        assert transaction is not None  # transact sees to it
+        transaction.name(pool_key(name), pool._id)
+        return pool
+
+    def pools(self) -> Iterator[Pool]:
+        """The named pools, by name."""
+        prefix = pool_key("")
+        names = {key.decode() for key in self._engine.keys(CATALOG, prefix.encode(), b"pool0", 1_000_000)}
+        transaction = current(self)
+        if transaction is not None:
+            names |= {name for name in transaction.catalog if name.startswith(prefix)}
+        for name in sorted(names):
+            pool_id = self._named_pool_id(name.removeprefix(prefix))
+            if pool_id is not None:
+                yield self._pool_by_id(pool_id)
+
+    def _named_pool_id(self, name: str) -> int | None:
+        return self._named(pool_key(name))
+
+    def _named(self, name: str) -> int | None:
+        transaction = current(self)
+        if transaction is not None and name in transaction.catalog:
+            return transaction.catalog[name][1]
+        return self._engine.catalog_get(name)
+
+    def _pool_by_id(self, pool_id: int) -> Pool:
+        return self.get(pool_id, Pool)
+
+    def root(self, name: str) -> Any:
+        """The item that `set_root` gave this name. Raises `NoSuchItem`."""
+        item_id = self._named(f"root/{name}")
+        if item_id is None:
+            raise NoSuchItem(0, f"no item has the name {name!r}: give it to one with set_root")
+        return self.get(item_id)
+
+    def set_root(self, name: str, item: Item | None) -> None:
+        """Give a name to an item, to find it by `root`; None takes the name away."""
+        if item is not None and item._store is not self:
+            raise ValueError(f"{item!r} belongs to another store")
+        item_id = None if item is None else item._id
+        self._run(lambda t: t.name(f"root/{name}", item_id), f"name {name}")
+
+    # -- files
+
+    def file(self, source: bytes | str | os.PathLike[str] | BinaryIO, *, name: str = "", media_type: str = "") -> File:
+        """Keep the contents of a file: given as bytes, as a path, or as a stream, which is read to its end.
+
+        The result is a value for an attribute. Contents that no committed item names are removed in time.
+
+        Raises:
+            StoreFull, StoreReadOnly: nothing was kept.
+            OSError: the path or stream cannot be read.
+        """
+        import io
+
+        self._check_open()
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            digest, size = self._file_area.add(io.BytesIO(source))
+        elif isinstance(source, (str, os.PathLike)):
+            path = Path(source).expanduser()
+            name = name or path.name
+            with path.open("rb") as stream:
+                digest, size = self._file_area.add(stream)
+        else:
+            digest, size = self._file_area.add(source)
+        return File(self, FileInfo(digest, size, name, media_type))
+
+    def _file(self, info: FileInfo) -> File:
+        return File(self, info)
+
+    # -- history
+
+    @property
+    def head(self) -> Head:
+        """The number of the last commit, and the chain value over all commits."""
+        return self._engine.head
+
+    def history(self, limit: int | None = None, before: int | None = None) -> Iterator[Commit]:
+        """The commits, latest first: at most `limit`, from the one before number `before` on."""
+        for count, commit in enumerate(journal.commits_back(self._engine, before)):
+            if limit is not None and count >= limit:
+                return
+            yield commit
+
+    def changes(self, since: int = 0) -> Iterator[Commit]:
+        """The commits after number `since`, in order, up to now.
+
+        Raises:
+            NoSuchCommit: the journal no longer goes back that far.
+        """
+        return journal.commits_after(self._engine, since)
+
+    def watch(self, callback: Callable[[Commit], object]) -> Watch:
+        """Have `callback` called with every commit from now on, in order, in a thread of its own.
+
+        What it raises is logged, and changes nothing. Call `close()` on the result to stop.
+        """
+        self._check_open()
+        return self._watchers.add(callback)
+
+    def commit(self, commit_id: int) -> Commit:
+        """The commit with this id. Raises `NoSuchCommit`."""
+        number = self._number_of(commit_id)
+        if number is None:
+            raise NoSuchCommit(f"the journal has no commit {commit_id}")
+        return journal.commit_at(self._engine, number)
+
+    def undo(self, commit: Commit | int, label: str = "") -> None:
+        """Undo a commit, given as such or by its id, with a new one; what later commits did elsewhere stays.
+
+        Raises:
+            UndoRefused: later commits changed the same; the message names one.
+            NoSuchCommit: there is none, or the journal no longer has it.
+        """
+        found = commit if isinstance(commit, Commit) else self.commit(commit)
+        self.transact(undo, self, found, label=label or f"undo {found.label!r}")
+
+    def _number_of(self, commit_id: int) -> int | None:
+        if type(commit_id) is not int or not 0 < commit_id < 1 << 63:
+            return None
+        found = self._engine.get(COMMITS, pack_u64(commit_id))
+        return unpack_u64(found)[0] if found is not None else None
+
+    def _item_history(self, item: Item, limit: int | None) -> Iterator[Revision]:
+        state = self._read_state(item._id)
+        if state is None:
+            raise NoSuchItem(item._id)
+        for count, revision in enumerate(journal.revisions(self._engine, item._id, state, self._number_of)):
+            if limit is not None and count >= limit:
+                return
+            yield revision
+
+    # -- care
+
+    def backup(self, target: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None) -> None:
+        """Copy the store, as it is now and while it is in use, to the new directory `target`. See `atop.restore`.
+
+        Raises:
+            StoreError: `target` is there already.
+            StoreFull, StoreReadOnly: it cannot be written; what was written of it is removed.
+        """
+        self._check_open()
+        back_up(self._engine, self._file_area, Path(target).expanduser().absolute(), progress)
+
+    def verify(self, *, files: bool = True, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+        """Check everything: pages, records, indexes, counters, references, the journal's chain, contents of files."""
+        self._check_open()
+        return verify(self, files=files, progress=progress)
+
+    def compact(
+        self,
+        keep: timedelta = DEFAULT_KEEP,
+        progress: Callable[[str], None] | None = None,
+        grace: float | None = None,
+    ) -> CompactReport:
+        """Give disk space back: history older than `keep`, contents of files that nothing names, empty pages."""
+        self._check_open()
+        if current(self) is not None:
+            raise StoreError("compact works in steps of its own: call it outside of a transaction", self.path)
+        return compact(self, keep, progress, grace)
+
+
+def transacted(function: Callable[P, T]) -> Callable[P, T]:
+    """Make a function or method run in a transaction of the store, or of the item, that is its first argument.
+
+    It runs again, from the start, when there is a Conflict: see `Store.transact`.
+    """
+
+    @functools.wraps(function)
+    def run(*arguments: P.args, **named: P.kwargs) -> T:
+        first = arguments[0] if arguments else None
+        store = first._store if isinstance(first, Item) else first
+        if not isinstance(store, Store):
+            raise TypeError(f"the first argument of {function.__name__} must be a Store or an Item")
+        return store.transact(function, *arguments, label=function.__name__, **named)
+
+    return run

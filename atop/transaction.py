@@ -1,0 +1,377 @@
+"""The unit of work: what one transaction has read and changed, before it is committed.
+
+Reads see the committed store plus the transaction's own changes. Changes collect here, in memory; objects keep their
+committed state. Commit turns the unit of work into one WriteSet (`writeset.py`); a rollback drops it.
+
+Each thread and each asyncio task has its own current transaction. A nested one joins: it is a savepoint, so that an
+exception which leaves it, and is caught further out, undoes just what it did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from atop.containers import TRACKED, Root, to_live
+from atop.errors import Conflict, NoSuchItem, Restricted
+from atop.indexes import Plan, make_plan
+from atop.overlay import Overlay, keys_in
+from atop.records import State
+from atop.values import Reference, to_stored
+
+if TYPE_CHECKING:
+    from atop.item import Item
+    from atop.store import Store
+
+CURRENT: ContextVar[Transaction | None] = ContextVar("atop.transaction", default=None)
+
+
+def current(store: Store) -> Transaction | None:
+    """The transaction of `store` that this thread or task is in."""
+    transaction = CURRENT.get()
+    while transaction is not None:
+        if transaction.store is store and transaction.is_current():
+            return transaction
+        transaction = transaction.outer
+    return None
+
+
+def _running_task() -> Any:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+class Entry:
+    """One item in a transaction that has changed it, or means to."""
+
+    __slots__ = ("attributes", "base", "deleted", "item", "level", "pools", "restored", "touched")
+
+    def __init__(
+        self, item: Item, base: State | None, attributes: dict[str, Any], pools: tuple[int, ...], level: int
+    ) -> None:
+        self.item = item
+        self.base = base  # the committed state that the changes start from; None for an item created here
+        self.attributes = attributes  # stored values, and containers that the program holds and changes
+        self.pools = pools
+        self.deleted = False
+        self.touched = False
+        self.restored: tuple[str, int] | None = None  # type name and schema version, where it is not the class's
+        self.level = level  # the savepoint that knows how to undo what was done since
+
+    def stored(self) -> dict[str, Any]:
+        """The attributes, all in their stored form."""
+        for value in self.attributes.values():
+            if type(value) in TRACKED:
+                return {n: to_stored(v, n) if type(v) in TRACKED else v for n, v in self.attributes.items()}
+        return self.attributes
+
+
+class _Snapshot:
+    """How to put an entry back to where it was when a savepoint began."""
+
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
+        self._attributes = dict(entry.attributes)
+        self._held = {n: to_stored(v, n) for n, v in entry.attributes.items() if type(v) in TRACKED}
+        self._rest = entry.pools, entry.deleted, entry.touched, entry.level
+
+    def restore(self) -> None:
+        """Put attributes, and the containers that the program holds, back."""
+        entry = self._entry
+        entry.attributes = self._attributes
+        for name, stored in self._held.items():
+            top = self._attributes[name]
+            top._refill(to_live(stored, top._root))
+        entry.pools, entry.deleted, entry.touched, entry.level = self._rest
+
+
+class Transaction:
+    """One unit of work on one store. Made by `Store.transaction`; not for use by several threads."""
+
+    def __init__(self, store: Store, label: str, outer: Transaction | None) -> None:
+        self.store = store
+        self.label = label
+        self.outer = outer
+        self.open = True
+        self._thread = threading.get_ident()
+        self._task = _running_task()
+        # The engine's sequence when nothing had been read; None where a commit was being applied just then.
+        self.base = store._engine.quiet_sequence()
+        self.entries: dict[int, Entry] = {}
+        # Versions of the items read. Invariant: one version for each; a second one is a Conflict.
+        self.reads: dict[int, int] = {}
+        self.views: dict[int, dict[str, Any]] = {}  # item id -> attribute -> container shown to the program
+        self.catalog: dict[str, tuple[int | None, int | None]] = {}  # name -> (item id expected, item id to be)
+        self.after_commit: list[Callable[[], None]] = []
+        self._borrowed: list[tuple[Root, Any]] = []  # containers changed here that the program got before
+        self._savepoints: list[dict[int, _Snapshot | None]] = []
+        self._overlay: Overlay | None = None
+        self._plans: dict[int, tuple[Any, Plan]] = {}
+
+    def is_current(self) -> bool:
+        """Whether it is still going on, and belongs to the thread and task that ask."""
+        return (
+            self.open
+            and self._thread == threading.get_ident()
+            and (self._task is None or self._task is _running_task())
+        )
+
+    # -- reading
+
+    def created(self, item_id: int) -> bool:
+        """Whether this transaction has created the item."""
+        entry = self.entries.get(item_id)
+        return entry is not None and entry.base is None
+
+    def deleted(self, item_id: int) -> bool:
+        """Whether this transaction has deleted the item."""
+        entry = self.entries.get(item_id)
+        return entry is not None and entry.deleted
+
+    def read(self, item: Item) -> dict[str, Any]:
+        """The item's attributes as this transaction sees them; not to be changed."""
+        entry = self.entries.get(item._id)
+        if entry is None:
+            return self.state(item).attributes
+        if entry.deleted:
+            raise NoSuchItem(item._id, f"item {item._id} was deleted in this transaction")
+        return entry.attributes
+
+    def pools_of(self, item: Item) -> tuple[int, ...]:
+        """The ids of the pools that hold the item, as this transaction sees them."""
+        self.read(item)
+        entry = self.entries.get(item._id)
+        return entry.pools if entry is not None else self.state(item).pools
+
+    def state(self, item: Item) -> State:
+        """The committed state that this transaction reads. Raises `Conflict` if it has changed since the first time."""
+        state = item._state or item._load()
+        version = self.reads.setdefault(item._id, state.version)
+        if version != state.version:
+            raise Conflict(f"item {item._id} was changed by another commit while this transaction used it", item._id)
+        return state
+
+    # -- changing
+
+    def create(self, item: Item, attributes: dict[str, Any]) -> None:
+        """Add a new item with these stored attributes."""
+        self.entries[item._id] = Entry(item, None, attributes, (), len(self._savepoints))
+        if self._savepoints:
+            self._savepoints[-1].setdefault(item._id, None)
+        self._changed(item._id)
+
+    def restore(self, item: Item, type_name: str, schema: int, attributes: dict[str, Any]) -> None:
+        """Add an item that was deleted, as it was."""
+        self.create(item, attributes)
+        self.entries[item._id].restored = type_name, schema
+        item._after_restore(self)
+
+    def write(self, item: Item) -> dict[str, Any]:
+        """The item's attributes, to be changed. Raises `ReadOnlyItem` where the program does not know its class."""
+        entry = self.entries.get(item._id)
+        if entry is None or entry.base is not None:
+            item._check_writable(self.state(item) if entry is None else entry.base)  # type: ignore[arg-type]  # not None
+        return self.entry(item).attributes
+
+    def assign(self, item: Item, name: str, stored: Any) -> None:
+        """Give an attribute a stored value."""
+        self.write(item)[name] = stored
+        views = self.views.get(item._id)
+        if views is not None:
+            views.pop(name, None)
+
+    def unassign(self, item: Item, name: str) -> None:
+        """Remove an attribute."""
+        self.write(item).pop(name, None)
+        self.views.get(item._id, {}).pop(name, None)
+
+    def touch(self, item: Item) -> None:
+        """Have the item written even if nothing in it changes."""
+        self.write(item)
+        self.entries[item._id].touched = True
+
+    def set_pools(self, item: Item, pools: tuple[int, ...]) -> None:
+        """Change which pools hold the item; ids ascending."""
+        self.entry(item).pools = pools
+
+    def entry(self, item: Item) -> Entry:
+        """The item's entry, about to be changed."""
+        item_id = item._id
+        entry = self.entries.get(item_id)
+        if entry is None:
+            state = self.state(item)
+            entry = Entry(item, state, dict(state.attributes), state.pools, len(self._savepoints))
+            self.entries[item_id] = entry
+            if self._savepoints:
+                self._savepoints[-1].setdefault(item_id, None)
+        elif entry.deleted:
+            raise NoSuchItem(item_id, f"item {item_id} was deleted in this transaction")
+        elif entry.level < len(self._savepoints):
+            self._savepoints[-1].setdefault(item_id, _Snapshot(entry))
+            entry.level = len(self._savepoints)
+        self._changed(item_id)
+        return entry
+
+    def borrow(self, root: Root, shown: Any) -> None:
+        """Note a container of the program's that is changed here, and what it held, for a rollback."""
+        self._borrowed.append((root, shown))
+
+    def name(self, name: str, item_id: int | None) -> None:
+        """Have the catalog's `name` stand for this item, or for none."""
+        expected = self.catalog[name][0] if name in self.catalog else self.store._engine.catalog_get(name)
+        self.catalog[name] = expected, item_id
+
+    def _changed(self, item_id: int) -> None:
+        if self._overlay is not None:
+            self._overlay.stale.add(item_id)
+
+    # -- deleting
+
+    def delete(self, item: Item) -> None:
+        """Delete an item and do to its referrers what their attributes say. Raises `Restricted`, changing nothing."""
+        restricting: dict[int, list[int]] = {}  # item id -> ids of those that forbid its deletion
+        with self.savepoint():
+            self._delete(item, restricting)
+            for item_id, sources in restricting.items():
+                left = [source for source in sources if not self.deleted(source)]
+                if left:
+                    raise Restricted(
+                        f"item {item_id} cannot be deleted: {len(left)} items refer to it and forbid that, "
+                        f"among them item {left[0]}; change or delete those first",
+                        item_id,
+                        tuple(left[:10]),
+                    )
+
+    def _delete(self, item: Item, restricting: dict[int, list[int]]) -> None:
+        waiting = [item]
+        while waiting:
+            item = waiting.pop()
+            if self.deleted(item._id):
+                continue
+            item._before_delete(self)
+            self.entry(item).deleted = True
+            for source_id, attribute, rule in self.places(item._id):
+                if self.deleted(source_id):
+                    continue
+                source = self.store.get(source_id)
+                if rule == "restrict":
+                    restricting.setdefault(item._id, []).append(source_id)
+                elif rule == "cascade":
+                    waiting.append(source)
+                else:
+                    entry = self.entry(source)
+                    entry.attributes[attribute] = without(
+                        to_stored(entry.attributes.get(attribute), attribute), item._id
+                    )
+                    self.views.get(source_id, {}).pop(attribute, None)
+
+    def places(self, item_id: int) -> list[tuple[int, str, str]]:
+        """(source id, attribute, rule) for each place that refers to the item, in order of source id."""
+        places = {
+            (source, attribute): rule
+            for source, attribute, rule in self.store._committed_places(item_id)
+            if source not in self.entries
+        }
+        for source, attribute in self.overlay().places(item_id):
+            places[source, attribute] = self.store._rule(self.entries[source].item, item_id, attribute)
+        return sorted((source, attribute, rule) for (source, attribute), rule in places.items())
+
+    # -- indexes
+
+    def overlay(self) -> Overlay:
+        """The pending index entries and references."""
+        if self._overlay is None:
+            self._overlay = Overlay(self)
+            self._overlay.stale.update(self.entries)
+        return self._overlay
+
+    def plan(self, pool_id: int) -> Plan:
+        """How entries of this pool are made, with this transaction's changes to its indexes."""
+        definitions = self.read(self.store._pool_by_id(pool_id))["indexes"]
+        known = self._plans.get(pool_id)
+        if known is None or known[0] is not definitions:
+            known = self._plans[pool_id] = definitions, make_plan(pool_id, definitions)
+        return known[1]
+
+    def base_plan(self, pool_id: int) -> Plan:
+        """How entries of this pool were made before this transaction."""
+        entry = self.entries.get(pool_id)
+        if entry is None or entry.base is None:
+            return self.plan(pool_id)
+        return make_plan(pool_id, entry.base.attributes["indexes"])
+
+    def entry_keys(self, item_id: int, entry: Entry) -> tuple[set[bytes], set[bytes]]:
+        """The index entries that the item has, and those that it will have."""
+        old: set[bytes] = set()
+        new: set[bytes] = set()
+        if entry.base is not None and entry.base.pools:
+            raw = entry.base.raw or entry.base
+            old = keys_in(raw.pools, {p: self.base_plan(p) for p in raw.pools}, raw.attributes, item_id)
+        if entry.pools and not entry.deleted:
+            new = keys_in(entry.pools, {p: self.plan(p) for p in entry.pools}, entry.stored(), item_id)
+        return old, new
+
+    # -- the end
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo what is done in the block, objects included, if an exception leaves it."""
+        snapshots: dict[int, _Snapshot | None] = {}
+        catalog, borrowed, callbacks = dict(self.catalog), len(self._borrowed), len(self.after_commit)
+        self._savepoints.append(snapshots)
+        try:
+            yield
+        except BaseException:
+            self._savepoints.pop()
+            self.catalog = catalog
+            del self.after_commit[callbacks:]
+            self._return_borrowed(borrowed)
+            for item_id, snapshot in snapshots.items():
+                if snapshot is None:
+                    del self.entries[item_id]
+                else:
+                    snapshot.restore()
+                self.views.pop(item_id, None)
+                self._changed(item_id)
+            raise
+        self._savepoints.pop()
+        level = len(self._savepoints)
+        for item_id, snapshot in snapshots.items():
+            self.entries[item_id].level = min(self.entries[item_id].level, level)
+            if level:
+                self._savepoints[-1].setdefault(item_id, snapshot)
+
+    def rollback(self) -> None:
+        """Drop everything, and put the containers that the program holds back to what they showed."""
+        self.open = False
+        self._return_borrowed(0)
+        self.entries.clear()
+        self.views.clear()
+
+    def _return_borrowed(self, down_to: int) -> None:
+        while len(self._borrowed) > down_to:
+            root, shown = self._borrowed.pop()
+            root.top._refill(to_live(shown, root))
+
+
+def without(value: Any, item_id: int) -> Any:
+    """A stored value with no reference to this item: elements of lists and sets go, all else becomes None."""
+    kind = type(value)
+    if kind is Reference:
+        return None if value.item_id == item_id else value
+    gone = Reference(item_id)
+    if kind is list:
+        return [without(v, item_id) for v in value if v != gone]
+    if kind is set or kind is frozenset:
+        return kind(without(v, item_id) for v in value if v != gone)
+    if kind is tuple:
+        return tuple(without(v, item_id) for v in value)
+    if kind is dict:
+        return {k: without(v, item_id) for k, v in value.items() if k != gone}
+    return value

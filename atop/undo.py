@@ -1,0 +1,144 @@
+"""Undoing a commit with a new one.
+
+What later commits did to other attributes, and to other items, stays. Where a later commit changed the very thing that
+is to be undone, nothing is changed and `UndoRefused` names that commit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+
+from atop.errors import Restricted, UndoRefused
+from atop.item import Item, class_named
+from atop.journal import Change, Commit
+from atop.pool import Pool
+from atop.transaction import Transaction, current
+from atop.values import Reference, walk
+
+if TYPE_CHECKING:
+    from atop.store import Store
+
+
+def undo(store: Store, commit: Commit) -> None:
+    """Undo `commit`, in the current transaction. Raises `UndoRefused`."""
+    transaction = current(store)
+    assert transaction is not None  # Store.undo sees to it
+    if not commit.changes:
+        raise UndoRefused(f"commit {commit.number} ({commit.label!r}) changed no item: there is nothing to undo")
+    work = _Undo(store, transaction, commit)
+    for change in commit.changes:
+        if change.kind == "deleted":
+            work.restore(change)
+    work.mend_restored()
+    for change in commit.changes:
+        if change.kind == "changed":
+            work.revert(change)
+    for change in commit.changes:
+        if change.kind == "created":
+            work.delete(change)
+
+
+class _Undo:
+    def __init__(self, store: Store, transaction: Transaction, commit: Commit) -> None:
+        self._store = store
+        self._transaction = transaction
+        self._commit = commit
+        self._restored: list[Item] = []
+
+    def restore(self, change: Change) -> None:
+        """Bring a deleted item back."""
+        if self._store._find(change.item_id) is not None:
+            self._refuse(f"item {change.item_id} is there again")
+        assert change.schema is not None  # every deletion has it
+        type_name, schema = change.schema
+        cls = class_named(type_name)
+        if cls is None or cls._schema < schema:
+            cls = Item
+        item = self._store._object_for(cls, change.item_id)
+        self._transaction.restore(item, type_name, schema, dict(change.before))
+        self._transaction.set_pools(item, change.pools or ())
+        self._restored.append(item)
+
+    def mend_restored(self) -> None:
+        """Drop what the restored items refer to that is gone for good."""
+        for item in self._restored:
+            entry = self._transaction.entry(item)
+            entry.pools = tuple(p for p in entry.pools if self._is_pool(p))
+            for name, value in entry.attributes.items():
+                entry.attributes[name] = self._without_missing(value)
+
+    def revert(self, change: Change) -> None:
+        """Give an item's attributes the values that they had before."""
+        item = self._store._find(change.item_id)
+        if item is None:
+            self._refuse(f"item {change.item_id} has been deleted since")
+        names = {*change.before, *change.added}
+        if isinstance(item, Pool) and names & {"indexes", "next_number", "doomed"}:
+            self._refuse("it changed the indexes of a pool: use add_index and drop_index")
+        self._check_untouched(item, names)
+        attributes = self._transaction.entry(item).attributes
+        for name in change.added:
+            attributes.pop(name, None)
+        for name, value in change.before.items():
+            attributes[name] = self._without_missing(value)
+        if change.pools is not None:
+            after = self._pools_after(item)
+            pools = set(self._transaction.pools_of(item))
+            pools -= set(after) - set(change.pools)
+            pools |= {p for p in set(change.pools) - set(after) if self._is_pool(p)}
+            self._transaction.set_pools(item, tuple(sorted(pools)))
+
+    def delete(self, change: Change) -> None:
+        """Delete an item that the commit created."""
+        item = self._store._find(change.item_id)
+        if item is None:
+            return
+        for revision in item.history():
+            if revision.commit.commit_id == self._commit.commit_id:
+                break
+            self._refuse(
+                f"item {item.item_id} was changed since by commit {revision.commit.number} "
+                f"({revision.commit.label!r}): undo that first"
+            )
+        try:
+            item.delete()
+        except Restricted as error:
+            self._refuse(str(error))
+
+    def _check_untouched(self, item: Item, names: set[str]) -> None:
+        """Refuse if a commit after this one changed any of these attributes."""
+        for revision in item.history():
+            if revision.commit.commit_id == self._commit.commit_id:
+                return
+            both = names & revision.changed.keys()
+            if both:
+                self._refuse(
+                    f"{', '.join(sorted(both))} of item {item.item_id} was changed since by commit "
+                    f"{revision.commit.number} ({revision.commit.label!r}): undo that first"
+                )
+
+    def _pools_after(self, item: Item) -> tuple[int, ...]:
+        """The pools that the commit left the item in."""
+        pools = (item._state or item._load()).pools
+        for revision in item.history():
+            if revision.commit.commit_id == self._commit.commit_id:
+                break
+            change = next(c for c in revision.commit.changes if c.item_id == item.item_id)
+            if change.pools is not None:
+                pools = change.pools
+        return pools
+
+    def _without_missing(self, value: Any) -> Any:
+        from atop.transaction import without
+
+        for inner in list(walk(value)):
+            if type(inner) is Reference and self._store._find(inner.item_id) is None:
+                value = without(value, inner.item_id)
+        return value
+
+    def _is_pool(self, item_id: int) -> bool:
+        return isinstance(self._store._find(item_id), Pool)
+
+    def _refuse(self, why: str) -> Any:
+        raise UndoRefused(f"commit {self._commit.number} ({self._commit.label!r}) cannot be undone: {why}")

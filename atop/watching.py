@@ -1,0 +1,110 @@
+"""Callbacks for commits.
+
+One thread reads the journal after each commit and calls every watcher, in order of commits. A callback that raises is
+logged, and called again with the next commit; one that is slow delays the other watchers, never a commit.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from atop.engine import Engine
+from atop.errors import AtopError
+from atop.journal import Commit, commits_after
+
+log = logging.getLogger(__name__)
+
+
+class Watch:
+    """One callback that is called; `close` ends that."""
+
+    def __init__(self, watchers: Watchers, callback: Callable[[Commit], object], since: int) -> None:
+        self._watchers = watchers
+        self._callback = callback
+        self._seen = since  # the number of the last commit that the callback was given
+
+    def close(self) -> None:
+        """Call back no more; a call that is under way may still end after this."""
+        self._watchers.remove(self)
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _give(self, commit: Commit) -> None:
+        if commit.number <= self._seen:
+            return
+        self._seen = commit.number
+        try:
+            self._callback(commit)
+        except Exception:  # whatever an application's callback raises is its own affair
+            log.exception("a watcher failed on commit %d (%r)", commit.number, commit.label)
+
+
+class Watchers:
+    """The callbacks of one store. The thread runs only while there are any."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._changed = threading.Condition()
+        self._watches: list[Watch] = []
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def add(self, callback: Callable[[Commit], object]) -> Watch:
+        """Call `callback` with every commit from the next one on."""
+        with self._changed:
+            watch = Watch(self, callback, self._engine.head.number)
+            self._watches.append(watch)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="atop-watch", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+            return watch
+
+    def remove(self, watch: Watch) -> None:
+        """Call this one no more."""
+        with self._changed:
+            if watch in self._watches:
+                self._watches.remove(watch)
+            self._changed.notify_all()
+
+    def notify(self) -> None:
+        """There are new commits."""
+        if self._watches:
+            with self._changed:
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Give the callbacks what they have not seen, and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._closed and self._watches and not self._behind():
+                    self._changed.wait()
+                watches = list(self._watches)
+                if not watches or (self._closed and not self._behind()):
+                    self._thread = None
+                    return
+            try:
+                for commit in commits_after(self._engine, min(watch._seen for watch in watches)):
+                    for watch in watches:
+                        watch._give(commit)
+            except AtopError as error:
+                log.warning("watchers stopped: the journal cannot be read: %s", error)
+                with self._changed:
+                    self._watches.clear()
+
+    def _behind(self) -> bool:
+        return any(watch._seen < self._engine.head.number for watch in self._watches)

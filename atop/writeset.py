@@ -1,0 +1,264 @@
+"""A WriteSet: one commit, worked out by whoever made it, to be applied by whoever owns the database.
+
+It names what must still be true (checks), what to write (operations), and what changed (for the journal). Whoever
+applies it needs none of the classes of the items in it, and can tell from the commit id that it has applied it before.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from atop.errors import UnstorableValue
+from atop.indexes import entry_keys
+from atop.overlay import references_of
+from atop.records import State, dumps, encode, pack_u64
+from atop.values import ATOMS, FileInfo, Reference, walk
+
+if TYPE_CHECKING:
+    from atop.item import Item
+    from atop.transaction import Entry, Transaction
+
+# The tables that operations are on.
+ITEMS, INDEX, REFERENCES, CATALOG = "items", "index", "references", "catalog"
+
+# What a change in the journal is: the first field of its tuple.
+CREATED, UPDATED, DELETED = "+", "~", "-"
+
+# The rules of references as they stand in the references table.
+RULE_BYTES = {"nullify": b"", "cascade": b"c", "restrict": b"r"}
+RULES = {value: name for name, value in RULE_BYTES.items()}
+
+Operation = tuple[bytes, bytes | None]  # (key, value to put), or (key, None) to delete it
+
+
+@dataclass(slots=True)
+class WriteSet:
+    """One commit. Keys and values are bytes as in the tables; times are microseconds of the hybrid clock."""
+
+    commit_id: int
+    time: int
+    label: str
+    checks: list[tuple[int, int]]  # (item id, version that it must have)
+    exists: list[int]  # items that must be there
+    unreferenced: list[int]  # items that nothing may refer to once this is applied
+    emptied: list[int]  # pools that may have no members once this is applied
+    names: list[tuple[str, int | None]]  # (catalog name, item id that it must stand for)
+    operations: dict[str, list[Operation]]  # table -> operations, by key
+    counters: dict[bytes, int]  # key of the counters table -> what to add
+    body: bytes  # what the journal keeps: pickle of (commit id, time, label, changes)
+    files: list[bytes] = field(default_factory=list)  # digests of contents that must be in the file area
+    base: int | None = None  # the engine's sequence at which all checks were known to hold; None elsewhere
+
+    def size(self) -> int:
+        """The number of operations."""
+        return sum(map(len, self.operations.values()))
+
+
+def pool_counter(pool_id: int) -> bytes:
+    """The key of the counter that holds the number of items in a pool."""
+    return b"p" + pack_u64(pool_id)
+
+
+def file_counter(digest: bytes) -> bytes:
+    """The key of the counter of uses of a file: attributes that hold it, and old values of them in the journal."""
+    return b"f" + digest
+
+
+class Builder:
+    """Turns a transaction into a WriteSet. One use each."""
+
+    def __init__(self, transaction: Transaction, commit_id: int) -> None:
+        self._transaction = transaction
+        self._commit_id = commit_id
+        self._items: list[Operation] = []
+        self._index: list[Operation] = []
+        self._references: list[Operation] = []
+        self._members: Counter[int] = Counter()  # pool id -> members more
+        self._files: Counter[bytes] = Counter()  # digest -> uses more
+        self._named_files: set[bytes] = set()
+        self._changes: list[tuple[Any, ...]] = []
+        self._targets: set[int] = set()  # items newly referred to
+        self._gone: list[int] = []
+        # What the items' states are once the commit is applied; None for deleted ones.
+        self.states: list[tuple[Item, State | None]] = []
+
+    def build(self, time: int) -> WriteSet | None:
+        """The WriteSet, or None if the transaction changes nothing."""
+        transaction = self._transaction
+        for item_id, entry in transaction.entries.items():
+            if entry.base is None:
+                if not entry.deleted:
+                    self._create(item_id, entry)
+            elif entry.deleted:
+                self._delete(item_id, entry, entry.base)
+            else:
+                self._update(item_id, entry, entry.base)
+        names = [(name, new, old) for name, (old, new) in transaction.catalog.items() if new != old]
+        if not (self._items or self._index or names):
+            return None
+        pools_gone = [i for i in self._gone if "indexes" in (transaction.entries[i].base or _NOTHING).attributes]
+        body = dumps((self._commit_id, time, transaction.label, self._changes))
+        created_here = {i for i, e in transaction.entries.items() if e.base is None}
+        return WriteSet(
+            self._commit_id,
+            time,
+            transaction.label,
+            checks=list(transaction.reads.items()),
+            exists=[t for t in self._targets if t not in created_here and t not in transaction.reads],
+            unreferenced=self._gone,
+            emptied=pools_gone,
+            names=[(name, old) for name, _, old in names],
+            operations={
+                ITEMS: sorted(self._items),
+                INDEX: sorted(self._index, key=_key),
+                REFERENCES: sorted(self._references, key=_key),
+                CATALOG: [(n.encode(), None if new is None else pack_u64(new)) for n, new, _ in sorted(names)],
+            },
+            counters={
+                **{pool_counter(p): n for p, n in self._members.items() if n},
+                **{file_counter(d): n for d, n in self._files.items() if n},
+            },
+            body=body,
+            files=sorted(self._named_files),
+            base=transaction.base,
+        )
+
+    def _create(self, item_id: int, entry: Entry) -> None:
+        cls = type(entry.item)
+        type_name, schema = entry.restored or (cls._type_name, cls._schema)
+        attributes = entry.stored()
+        key = pack_u64(item_id)
+        record = encode(self._commit_id, type_name, schema, attributes, entry.pools)
+        self._items.append((key, record))
+        for pool_id in entry.pools:
+            plan = self._transaction.plan(pool_id)
+            self._index.extend([(k, b"") for k in entry_keys(plan, attributes, key)])
+            self._members[pool_id] += 1
+        for value in attributes.values():
+            if type(value) not in ATOMS:
+                self._refer(item_id, entry, {}, attributes)
+                self._use_files({}, attributes, ())
+                break
+        self._changes.append((CREATED, item_id))
+        state = State(self._commit_id, type_name, schema, attributes, entry.pools)
+        self.states.append((entry.item, state))
+
+    def _delete(self, item_id: int, entry: Entry, base: State) -> None:
+        raw = base.raw or base
+        key = pack_u64(item_id)
+        self._items.append((key, None))
+        old, _ = self._transaction.entry_keys(item_id, entry)
+        self._index.extend([(k, None) for k in old])
+        for pool_id in raw.pools:
+            self._members[pool_id] -= 1
+        self._refer(item_id, entry, raw.attributes, {})
+        self._use_files(raw.attributes, {}, raw.attributes)
+        self._changes.append((DELETED, item_id, raw.version, (raw.type_name, raw.schema, raw.attributes, raw.pools)))
+        self._gone.append(item_id)
+        self.states.append((entry.item, None))
+
+    def _update(self, item_id: int, entry: Entry, base: State) -> None:
+        raw = base.raw or base
+        before, after = raw.attributes, entry.stored()
+        changed = [n for n, v in after.items() if n not in before or not same(before[n], v)]
+        changed += [n for n in before if n not in after]
+        old_keys, new_keys = self._transaction.entry_keys(item_id, entry)
+        self._index.extend([(k, None) for k in old_keys - new_keys])
+        self._index.extend([(k, b"") for k in new_keys - old_keys])
+        pools_differ = entry.pools != raw.pools
+        if not (changed or pools_differ or entry.touched):
+            return  # its schema alone is not worth a write: the upgrade runs again at the next read
+        record = encode(self._commit_id, base.type_name, base.schema, after, entry.pools)
+        self._items.append((pack_u64(item_id), record))
+        for pool_id in set(entry.pools) - set(raw.pools):
+            self._members[pool_id] += 1
+        for pool_id in set(raw.pools) - set(entry.pools):
+            self._members[pool_id] -= 1
+        self._refer(item_id, entry, before, after)
+        old_values = {n: before[n] for n in changed if n in before}
+        self._use_files(before, after, old_values)
+        self._changes.append(
+            (
+                UPDATED,
+                item_id,
+                raw.version,
+                old_values,
+                tuple(n for n in changed if n not in before),
+                raw.pools if pools_differ else None,
+                None if raw.schema == base.schema else (raw.type_name, raw.schema),
+            )
+        )
+        self.states.append((entry.item, State(self._commit_id, base.type_name, base.schema, after, entry.pools)))
+
+    def _refer(self, item_id: int, entry: Entry, before: dict[str, Any], after: dict[str, Any]) -> None:
+        old, new = set(references_of(before)), set(references_of(after))
+        source = pack_u64(item_id)
+        for target, attribute in old - new:
+            self._references.append((pack_u64(target) + source + attribute.encode(), None))
+        for target, attribute in new - old:
+            field_ = type(entry.item)._fields.get(attribute)
+            rule = RULE_BYTES[field_.on_delete] if field_ is not None else b""
+            self._references.append((pack_u64(target) + source + attribute.encode(), rule))
+            self._targets.add(target)
+
+    def _use_files(self, before: dict[str, Any], after: dict[str, Any], journalled: Any) -> None:
+        """Count uses of files: the journal holds one for each old value that names it."""
+        more = Counter(_digests(after))
+        self._named_files.update(more)
+        self._files.update(more)
+        self._files.subtract(_digests(before))
+        self._files.update(_digests(journalled or {}))
+
+
+_NOTHING = State(0, "", 0, {}, ())
+
+
+def _key(operation: Operation) -> bytes:
+    return operation[0]
+
+
+def _digests(attributes: dict[str, Any]) -> list[bytes]:
+    return [
+        inner.digest
+        for value in attributes.values()
+        if type(value) not in ATOMS
+        for inner in walk(value)
+        if type(inner) is FileInfo
+    ]
+
+
+# Types whose equal values are the same in every respect; 1.0 and -0.0, or one instant in two zones, are not.
+_EXACT = frozenset({str, int, bool, bytes, type(None), date, uuid.UUID, Reference, FileInfo})
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two stored values are the same to the last detail."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if type(one) in _EXACT:
+        return bool(one == other)
+    return dumps(one) == dumps(other)
+
+
+__all__ = [
+    "CATALOG",
+    "CREATED",
+    "DELETED",
+    "INDEX",
+    "ITEMS",
+    "REFERENCES",
+    "RULES",
+    "UPDATED",
+    "Builder",
+    "UnstorableValue",
+    "WriteSet",
+    "file_counter",
+    "pool_counter",
+    "same",
+]
