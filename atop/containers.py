@@ -71,7 +71,7 @@ class TrackedList(list[Any]):
     """A list that is the value, or part of the value, of an item's attribute."""
 
     __slots__ = ("_root",)
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __init__(self, root: Root, values: Iterable[Any]) -> None:
         super().__init__(values)
@@ -92,11 +92,11 @@ class TrackedList(list[Any]):
     def __delitem__(self, index: Any) -> None:
         self._root.change(lambda: super(TrackedList, self).__delitem__(index))
 
-    def __iadd__(self, values: Iterable[Any]) -> TrackedList:  # type: ignore[override,misc]
+    def __iadd__(self, values: Iterable[Any]) -> TrackedList:  # type: ignore[misc]
         self.extend(values)
         return self
 
-    def __imul__(self, times: SupportsIndex) -> TrackedList:  # type: ignore[override,misc]
+    def __imul__(self, times: SupportsIndex) -> TrackedList:  # type: ignore[misc]
         self[:] = list(self) * times
         return self
 
@@ -140,7 +140,7 @@ class TrackedDict(dict[Any, Any]):
     """A dict that is the value, or part of the value, of an item's attribute."""
 
     __slots__ = ("_root",)
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __init__(self, root: Root, values: dict[Any, Any]) -> None:
         super().__init__(values)
@@ -159,7 +159,7 @@ class TrackedDict(dict[Any, Any]):
     def __delitem__(self, key: Any) -> None:
         self._root.change(lambda: super(TrackedDict, self).__delitem__(key))
 
-    def __ior__(self, other: Any) -> TrackedDict:  # type: ignore[override,misc]
+    def __ior__(self, other: Any) -> TrackedDict:  # type: ignore[misc]
         self.update(other)
         return self
 
@@ -191,7 +191,7 @@ class TrackedSet(set[Any]):
     """A set that is the value, or part of the value, of an item's attribute."""
 
     __slots__ = ("_root",)
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __init__(self, root: Root, values: Iterable[Any]) -> None:
         super().__init__(values)
@@ -204,19 +204,19 @@ class TrackedSet(set[Any]):
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         return set, (set(self),)
 
-    def __ior__(self, other: Any) -> TrackedSet:  # type: ignore[override,misc]
+    def __ior__(self, other: Any) -> TrackedSet:  # type: ignore[misc]
         self.update(other)
         return self
 
-    def __iand__(self, other: Any) -> TrackedSet:  # type: ignore[override,misc]
+    def __iand__(self, other: Any) -> TrackedSet:  # type: ignore[misc]
         self.intersection_update(other)
         return self
 
-    def __isub__(self, other: Any) -> TrackedSet:  # type: ignore[override,misc]
+    def __isub__(self, other: Any) -> TrackedSet:  # type: ignore[misc]
         self.difference_update(other)
         return self
 
-    def __ixor__(self, other: Any) -> TrackedSet:  # type: ignore[override,misc]
+    def __ixor__(self, other: Any) -> TrackedSet:  # type: ignore[misc]
         self.symmetric_difference_update(other)
         return self
 

@@ -281,7 +281,8 @@ class Engine:
     def get(self, table: str, key: bytes) -> bytes | None:
         """The value of a key as committed, or None."""
         handle = self._tables[table]
-        return self._call(table, lambda: handle.get(key))
+        found: bytes | None = self._call(table, lambda: handle.get(key))
+        return found
 
     def get_item(self, key: bytes) -> bytes | None:
         """The record of an item; as `get`, for the most frequent call of all."""

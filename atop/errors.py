@@ -20,7 +20,7 @@ class AtopError(Exception):
     """The root of all errors of Atop."""
 
 
-class Conflict(AtopError):  # noqa: N818 - the field's term, and the design's
+class Conflict(AtopError):
     """Another commit changed what this transaction had read: run it again.
 
     `item_id` is the item that changed, or None if it was a name or a set of referrers.

@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, dataclass_transform
 
 from atop.containers import TRACKED, Root, present
 from atop.errors import Conflict, NoSuchItem, ReadOnlyItem, UnstorableValue, UpgradeFailed
@@ -25,7 +25,7 @@ from atop.transaction import CURRENT, Transaction, current
 from atop.values import ATOMS, FileInfo, Reference, live_converters, to_stored
 
 if TYPE_CHECKING:
-    from atop.journal import Commit
+    from atop.journal import Revision
     from atop.pool import Pool
     from atop.store import Store
 
@@ -89,7 +89,7 @@ class Field:
     def __get__(self, item: Item | None, owner: type | None = None) -> Any:
         if item is None:
             return self
-        if CURRENT.get() is None:
+        if CURRENT.get() is None:  # noqa: SIM108 - the way that most reads take should be easy to see
             attributes = (item._state or item._load()).attributes
         else:
             attributes = item._read()
@@ -174,6 +174,8 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
 
     __slots__ = ("__dict__", "__weakref__", "_id", "_state", "_store", "_views")
 
+    if TYPE_CHECKING:
+        _fields: ClassVar[dict[str, Field]]
     _store: Store
     _id: int
     _state: State | None  # as last committed, or None until it is needed; replaced, never changed
@@ -263,7 +265,7 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
         """The items that refer to this one, in order of id; with `attribute`, only those that do so there."""
         return self._store._referrers(self, attribute)
 
-    def history(self, limit: int | None = None) -> Iterator[Commit]:
+    def history(self, limit: int | None = None) -> Iterator[Revision]:
         """The commits that wrote this item, latest first, as far as the journal goes back; at most `limit`."""
         return self._store._item_history(self, limit)
 
@@ -282,7 +284,7 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
             named = self._read().get("name") or self._read().get("title")
         except NoSuchItem:
             return f"<{type(self).__name__} {self._id}, deleted>"
-        except Exception as error:  # noqa: BLE001 - a repr is for looking at what is wrong, it must not fail with it
+        except Exception as error:
             return f"<{type(self).__name__} {self._id}, unreadable: {error}>"
         return f"<{type(self).__name__} {self._id}{f' {named!r}' if named is not None else ''}>"
 
@@ -402,6 +404,7 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
         if type(stored) in TRACKED or type(stored) not in _CONTAINERS:
             return stored
         transaction = current(self._store)
+        views: dict[str, Any] | None
         if transaction is not None:
             views = transaction.views.setdefault(self._id, {})
         else:
@@ -410,6 +413,13 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
                 views = {}
                 object.__setattr__(self, "_views", views)
         view = views.get(name)
+        if view is None and transaction is not None and self._views is not None:
+            view = self._views.get(name)  # the program may hold it: it should see what it changes
+            if view is not None and to_stored(view, name) == stored:
+                del self._views[name]
+                views[name] = view
+            else:
+                view = None
         if view is None:
             view = views[name] = present(stored, self, name)
         return view

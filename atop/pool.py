@@ -19,7 +19,7 @@ from atop.indexes import BUILDING, READY, IndexDefinition, index_keys, prefix_of
 from atop.item import Item
 from atop.keys import encode, encode_prefix, encode_tuple, successor
 from atop.records import pack_u64, unpack_u64
-from atop.transaction import Transaction, current
+from atop.transaction import Transaction, active, current
 from atop.writeset import INDEX, pool_counter
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
 
     def __init__(self, store: Store, name: str = "", indexes: Iterable[str | tuple[str, ...] | Index] = ()) -> None:
         super().__init__(store, name=name)
-        transaction = current(store)
-        assert transaction is not None  # ItemMeta.__call__ sees to it
+        transaction = active(store)
         attributes = transaction.write(self)
         attributes["indexes"] = {}
         attributes["next_number"] = 1
@@ -587,9 +586,7 @@ def _after(prefix: bytes) -> bytes:
 
 def _exactly(start: bytes) -> tuple[bytes, bytes]:
     """The range of all keys that begin with `start`."""
-    end = successor(start)
-    assert end is not None  # pool ids have 63 bits, so no key begins with only 0xFF
-    return start, end
+    return start, successor(start) or b"\xff" * 9  # pool ids have 63 bits: there is always a successor
 
 
 def _number(key: bytes, width: int) -> int:

@@ -31,6 +31,7 @@ from atop.errors import (
     NoSuchItem,
     NoSuchPool,
     NoSuchStore,
+    NoTransaction,
     StoreClosed,
     StoreError,
     StoreReadOnly,
@@ -46,7 +47,7 @@ from atop.maintenance import DEFAULT_KEEP, CompactReport, compact
 from atop.owner import OwnerLock
 from atop.pool import Index, Pool, index_name, pool_key
 from atop.records import State, decode, dumps, pack_u64, unpack_u64
-from atop.transaction import CURRENT, Transaction, current
+from atop.transaction import CURRENT, Transaction, active, current
 from atop.undo import undo
 from atop.values import FileInfo
 from atop.verify import VerifyReport, verify
@@ -101,7 +102,8 @@ class _Scope:
             self._inner.__exit__(kind, error, trace)
             return
         transaction = self._transaction
-        assert transaction is not None  # __enter__ made it
+        if transaction is None:
+            raise NoTransaction("a transaction ends once, after it has begun")
         try:
             if kind is not None:
                 transaction.rollback()
@@ -249,8 +251,7 @@ class Store(ClassicStore):
             return operate(transaction)
 
         def alone() -> T:
-            transaction = current(self)
-            assert transaction is not None  # transact sees to it
+            transaction = active(self)
             return operate(transaction)
 
         return self.transact(alone, label=label)
@@ -569,8 +570,7 @@ class Store(ClassicStore):
         if there is not None:
             return self.pool(name, indexes)
         pool = Pool(self, name, indexes)
-        transaction = current(self)
-        assert transaction is not None  # transact sees to it
+        transaction = active(self)
         transaction.name(pool_key(name), pool._id)
         return pool
 

@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from atop.containers import TRACKED, Root, to_live
-from atop.errors import Conflict, NoSuchItem, Restricted
+from atop.errors import Conflict, NoSuchItem, NoTransaction, Restricted
 from atop.indexes import Plan, make_plan
 from atop.overlay import Overlay, keys_in
 from atop.records import State
@@ -38,6 +38,14 @@ def current(store: Store) -> Transaction | None:
             return transaction
         transaction = transaction.outer
     return None
+
+
+def active(store: Store) -> Transaction:
+    """The transaction of `store` that this thread or task is in. Raises `NoTransaction` if it is in none."""
+    transaction = current(store)
+    if transaction is None:
+        raise NoTransaction("this needs a transaction: with store.transaction(): ...")
+    return transaction
 
 
 def _running_task() -> Any:

@@ -6,14 +6,13 @@ is to be undone, nothing is changed and `UndoRefused` names that commit.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from atop.errors import Restricted, UndoRefused
 from atop.item import Item, class_named
 from atop.journal import Change, Commit
 from atop.pool import Pool
-from atop.transaction import Transaction, current
+from atop.transaction import Transaction, active, without
 from atop.values import Reference, walk
 
 if TYPE_CHECKING:
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 
 def undo(store: Store, commit: Commit) -> None:
     """Undo `commit`, in the current transaction. Raises `UndoRefused`."""
-    transaction = current(store)
-    assert transaction is not None  # Store.undo sees to it
+    transaction = active(store)
     if not commit.changes:
         raise UndoRefused(f"commit {commit.number} ({commit.label!r}) changed no item: there is nothing to undo")
     work = _Undo(store, transaction, commit)
@@ -50,8 +48,7 @@ class _Undo:
         """Bring a deleted item back."""
         if self._store._find(change.item_id) is not None:
             self._refuse(f"item {change.item_id} is there again")
-        assert change.schema is not None  # every deletion has it
-        type_name, schema = change.schema
+        type_name, schema = change.schema or ("", 0)  # every deletion has it
         cls = class_named(type_name)
         if cls is None or cls._schema < schema:
             cls = Item
@@ -130,8 +127,6 @@ class _Undo:
         return pools
 
     def _without_missing(self, value: Any) -> Any:
-        from atop.transaction import without
-
         for inner in list(walk(value)):
             if type(inner) is Reference and self._store._find(inner.item_id) is None:
                 value = without(value, inner.item_id)
@@ -140,5 +135,5 @@ class _Undo:
     def _is_pool(self, item_id: int) -> bool:
         return isinstance(self._store._find(item_id), Pool)
 
-    def _refuse(self, why: str) -> Any:
+    def _refuse(self, why: str) -> NoReturn:
         raise UndoRefused(f"commit {self._commit.number} ({self._commit.label!r}) cannot be undone: {why}")

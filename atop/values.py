@@ -163,7 +163,7 @@ def put_together(type_name: str, data: Any) -> Any:
             return cls[data]
         if cls is not None:
             return cls(**data)
-    except Exception:  # noqa: BLE001, S110 - the class is the application's: whatever it raises, the data is kept
+    except Exception:  # noqa: S110 - the class is the application's: whatever it raises, the data is kept
         pass
     return UnknownValue(type_name, data)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import click
@@ -23,8 +24,8 @@ def backup_command(session: Session, target: Path) -> None:
       atop backup /media/usb/pim-2026-01-31
     """
     with session.open_store() as store, session.output.progress("backing up") as progress:
-        store.backup(target, progress=progress)
-        number, _ = store.head
+        store.backup(target, progress=progress.update)
+        number = store.head.number
     session.output.result(
         {"backup": str(target), "commit": number},
         f"backed up {store.path} to {target}, up to commit {number}",
@@ -33,12 +34,13 @@ def backup_command(session: Session, target: Path) -> None:
 
 @click.command("restore", cls=StoreCommand)
 @click.argument("backup", metavar="BACKUP", type=click.Path(path_type=Path))
-@click.option("--force", is_flag=True, help="Replace the store that is there.")
+@click.option("--force", is_flag=True, help="Move the store that is there aside.")
 @pass_session
 def restore_command(session: Session, backup: Path, force: bool) -> None:
     """Make the store anew from BACKUP, a directory that `atop backup` wrote.
 
-    A store that is there already is replaced only with --force.
+    The backup is verified first. A store that is there already is replaced only with --force, and moved aside:
+    the message says where it is.
 
     \b
     Examples:
@@ -46,12 +48,19 @@ def restore_command(session: Session, backup: Path, force: bool) -> None:
     """
     from atop import restore
 
-    restore(backup, session.store_path, force=force)
+    with session.output.progress("restoring"):
+        aside = restore(backup, session.store_path, force=force)
     with session.open_store() as store:
-        number, _ = store.head
+        number = store.head.number
+    moved = f"; the store that was there is now {aside}" if aside else ""
     session.output.result(
-        {"store": str(session.store_path), "backup": str(backup), "commit": number},
-        f"restored {session.store_path} from {backup}, up to commit {number}",
+        {
+            "store": str(store.path),
+            "backup": str(backup),
+            "commit": number,
+            "moved": str(aside) if aside else None,
+        },
+        f"restored {store.path} from {backup}, up to commit {number}{moved}",
     )
 
 
@@ -67,24 +76,40 @@ def verify_command(session: Session) -> None:
       atop verify
     """
     with session.open_store() as store, session.output.progress("verifying") as progress:
-        report = store.verify(progress=progress)
-    problems = [str(problem) for problem in report.problems]
-    verdict = f"found {many(len(problems), 'problem')}" if problems else "no problems found"
-    session.output.result({"store": str(store.path), "problems": problems}, *map(plain, problems), verdict)
-    if problems:
+        report = store.verify(progress=progress.update)
+    checked = {"items": report.items, "commits": report.commits, "files": report.files}
+    verdict = f"found {many(len(report.problems), 'problem')}" if report.problems else "no problems found"
+    extent = ", ".join(many(count, noun[:-1]) for noun, count in checked.items())
+    session.output.result(
+        {"store": str(store.path), "problems": report.problems, **checked},
+        *map(plain, report.problems),
+        f"{verdict} ({extent})",
+    )
+    if report.problems:
         session.exit_code = FAILED
         session.output.note("restore a backup: atop restore BACKUP --force")
 
 
 @click.command("compact", cls=StoreCommand)
+@click.option(
+    "--keep", metavar="DAYS", type=click.IntRange(min=0), help="Keep that many days of history [default: 400]."
+)
 @pass_session
-def compact_command(session: Session) -> None:
-    """Give back the disk space that deleted and changed items have left behind.
+def compact_command(session: Session, *, keep: int | None) -> None:
+    """Give disk space back: old history, contents of files that nothing names, empty pages.
+
+    What has left the history can no longer be undone.
 
     \b
     Examples:
       atop compact
+      atop compact --keep 30
     """
+    settings = {} if keep is None else {"keep": datetime.timedelta(days=keep)}
     with session.open_store() as store, session.output.progress("compacting") as progress:
-        freed = store.compact(progress=progress)
-    session.output.result({"store": str(store.path), "freed": freed}, f"gave back {size(freed)}")
+        report = store.compact(progress=progress.step, **settings)
+    session.output.result(
+        {"store": str(store.path), "commits": report.commits, "files": report.files, "bytes": report.bytes},
+        f"gave back {size(report.bytes)}; removed {many(report.commits, 'commit')} from the history "
+        f"and the contents of {many(report.files, 'file')}",
+    )

@@ -84,9 +84,7 @@ def _split(text: str, most: int) -> list[str]:
             parts = json.loads(text)
         except ValueError as error:
             raise ValueError(f"{text!r} is no JSON list: {error}") from None
-        parts = [
-            "" if part is None else part if isinstance(part, str) else json.dumps(part) for part in parts
-        ]
+        parts = ["" if part is None else part if isinstance(part, str) else json.dumps(part) for part in parts]
     else:
         parts = text.split(",", most - 1)
     if not 0 < len(parts) <= most:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from atop.cli.text import describe, json_text, plain
@@ -117,8 +117,10 @@ class Progress:
 
     def __init__(self, label: str, *, shown: bool) -> None:
         self._label = plain(label)
-        self._done, self._total = 0, None if shown else 0
-        self._lock = threading.Lock()
+        self._done = 0
+        self._total: int | None = None
+        self._lock = threading.Lock()  # over drawing and closing, which race
+        self._closed = False
         self._bar: Bar | None = None
         self._timer = threading.Timer(PROGRESS_AFTER, self._draw)
         self._timer.daemon = True
@@ -135,6 +137,14 @@ class Progress:
         self._label = plain(label)
         self._show()
 
+    def close(self) -> None:
+        """Take the bar off the terminal."""
+        self._timer.cancel()
+        with self._lock:
+            self._closed = True
+            if self._bar is not None:
+                self._bar.stop()
+
     def _show(self) -> None:
         bar = self._bar
         if bar is not None:
@@ -142,21 +152,24 @@ class Progress:
 
     def _draw(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
+        from rich.text import Text
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        bar = Bar(*columns, console=Console(file=sys.stderr), transient=True)
+        class Label(TextColumn):
+            """The label as it is, without markup."""
+
+            def render(self, task: Any) -> Text:
+                return Text(task.description)
+
+        bar = Bar(
+            Label(""), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            console=Console(file=sys.stderr), transient=True,
+        )  # fmt: skip
         bar.add_task(self._label, total=None)
         with self._lock:
-            if not self._timer.finished.is_set() or True:
-                bar.start()
-                self._bar = bar
+            if self._closed:
+                return
+            bar.start()
+            self._bar = bar
         self._show()
-
-    def close(self) -> None:
-        """Take the bar off the terminal."""
-        self._timer.cancel()
-        with self._lock:
-            if self._bar is not None:
-                self._bar.stop()

@@ -25,12 +25,8 @@ Row = tuple[dict[str, Any], list[Any]]
 
 
 @click.command("history", cls=StoreCommand)
-@click.option(
-    "--item", "item_id", metavar="ID", type=int, help="Only the commits that changed this item, and how."
-)
-@click.option(
-    "--limit", metavar="COUNT", type=click.IntRange(min=0), help="At most that many commits; 0: all."
-)
+@click.option("--item", "item_id", metavar="ID", type=int, help="Only the commits that changed this item, and how.")
+@click.option("--limit", metavar="COUNT", type=click.IntRange(min=0), help="At most that many commits; 0: all.")
 @pass_session
 def history_command(session: Session, *, item_id: int | None, limit: int | None) -> None:
     """Show what was done to the store, the latest commit first.

@@ -81,9 +81,7 @@ def _show_version(context: click.Context, _parameter: click.Parameter, value: bo
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="--store and --json may also stand after the command. More on one: atop COMMAND --help",
 )
-@click.option(
-    "--version", is_flag=True, expose_value=False, callback=_show_version, help="Show the version and exit."
-)
+@click.option("--version", is_flag=True, expose_value=False, callback=_show_version, help="Show the version and exit.")
 @click.pass_context
 def root(context: click.Context) -> None:
     """Keep contacts, calendar, mail, notes and files in a store of your own.
@@ -151,9 +149,7 @@ def _run(arguments: list[str], session: Session) -> int:
     except Exception as error:
         if output.json:
             output.error(type(error).__name__, f"this is a bug in Atop: {error}")
-        output.note(
-            f"{traceback.format_exc()}atop: this is a bug in Atop; please report it with the lines above."
-        )
+        output.note(f"{traceback.format_exc()}atop: this is a bug in Atop; please report it with the lines above.")
         return FAILED
     return session.exit_code
 

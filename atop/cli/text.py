@@ -72,9 +72,7 @@ def to_json(value: Any) -> Any:
         case bytes():
             return base64.b64encode(value).decode("ascii")
         case Mapping():
-            return {
-                key if isinstance(key, str) else describe(key): to_json(each) for key, each in value.items()
-            }
+            return {key if isinstance(key, str) else describe(key): to_json(each) for key, each in value.items()}
         case set() | frozenset():
             return sorted((to_json(each) for each in value), key=repr)
         case list() | tuple():
