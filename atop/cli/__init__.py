@@ -12,7 +12,7 @@ Promises, for every command:
 Never writes a control character that comes from data to a terminal, and never shows a traceback for an error
 that the store raises on purpose.
 
-Importing this package costs nothing: what a command needs is imported when it runs.
+Importing this package needs none of the extra: what a command needs is imported when it runs.
 """
 
 from __future__ import annotations

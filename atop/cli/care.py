@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
+from atop import restore
 from atop.cli.session import FAILED, Session, StoreCommand, pass_session
 from atop.cli.text import many, plain, size
+from atop.maintenance import DEFAULT_KEEP
 
 
 @click.command("backup", cls=StoreCommand)
@@ -46,8 +48,6 @@ def restore_command(session: Session, backup: Path, force: bool) -> None:
     Examples:
       atop --store ~/pim restore /media/usb/pim-2026-01-31
     """
-    from atop import restore
-
     with session.output.progress("restoring"):
         aside = restore(backup, session.store_path, force=force)
     with session.open_store() as store:
@@ -105,9 +105,9 @@ def compact_command(session: Session, *, keep: int | None) -> None:
       atop compact
       atop compact --keep 30
     """
-    settings = {} if keep is None else {"keep": datetime.timedelta(days=keep)}
+    kept = DEFAULT_KEEP if keep is None else datetime.timedelta(days=keep)
     with session.open_store() as store, session.output.progress("compacting") as progress:
-        report = store.compact(progress=progress.step, **settings)
+        report = store.compact(kept, progress=progress.step)
     session.output.result(
         {"store": str(store.path), "commits": report.commits, "files": report.files, "bytes": report.bytes},
         f"gave back {size(report.bytes)}; removed {many(report.commits, 'commit')} from the history "

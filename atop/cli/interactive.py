@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+import atop
+from atop import Store
 from atop.cli.session import Session, StoreCommand, pass_session
 from atop.cli.text import plain
-
-if TYPE_CHECKING:
-    from atop import Store
 
 
 @click.command("shell", cls=StoreCommand)
@@ -40,8 +39,6 @@ def shell_command(session: Session, code: str | None) -> None:
 
 def names_for(store: Store) -> dict[str, Any]:
     """The names that the shell starts with."""
-    import atop
-
     return {"__name__": "__console__", **{name: getattr(atop, name) for name in atop.__all__}, "store": store}
 
 

@@ -11,10 +11,9 @@ import decimal
 import json
 import uuid
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from atop import Pool
+from atop import Pool
 
 YES = frozenset({"true", "yes", "1"})
 NO = frozenset({"false", "no", "0"})
@@ -81,10 +80,10 @@ def read_prefix(text: str, samples: Sequence[Any]) -> Any:
 def _split(text: str, most: int) -> list[str]:
     if text.startswith("["):
         try:
-            parts = json.loads(text)
+            values = json.loads(text)
         except ValueError as error:
             raise ValueError(f"{text!r} is no JSON list: {error}") from None
-        parts = ["" if part is None else part if isinstance(part, str) else json.dumps(part) for part in parts]
+        parts = ["" if value is None else value if isinstance(value, str) else json.dumps(value) for value in values]
     else:
         parts = text.split(",", most - 1)
     if not 0 < len(parts) <= most:

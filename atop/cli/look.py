@@ -5,15 +5,13 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from atop import Item, NoSuchPool, Pool, Store
 from atop.cli.keys import read_key, read_prefix, samples_of
 from atop.cli.session import Session, StoreCommand, pass_session
-
-if TYPE_CHECKING:
-    from atop import Item, Pool, Store
 
 # Items shown on a terminal unless --limit says otherwise: a few screens.
 TERMINAL_LIMIT = 100
@@ -84,8 +82,6 @@ def query_command(
 
 def find_pool(store: Store, name: str) -> Pool:
     """The pool of this name. Raises NoSuchPool, naming those that there are."""
-    from atop.errors import NoSuchPool
-
     try:
         return store.pool(name, create=False)
     except NoSuchPool as error:

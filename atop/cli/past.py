@@ -6,16 +6,13 @@ import itertools
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from atop import Commit, Item, NoSuchCommit, Revision, Store
 from atop.cli.session import Session, StoreCommand, pass_session
 from atop.cli.text import describe, moment
-
-if TYPE_CHECKING:
-    from atop import Store
-    from atop.journal import Commit, Revision
 
 # Commits shown on a terminal unless --limit says otherwise.
 TERMINAL_LIMIT = 25
@@ -46,7 +43,7 @@ def history_command(session: Session, *, item_id: int | None, limit: int | None)
         if item_id is None:
             columns, rows = ["commit", "time", "changes", "label"], _commit_rows(store)
         else:
-            columns, rows = ["commit", "time", "change", "label"], _revision_rows(store, item_id)
+            columns, rows = ["commit", "time", "change", "label"], _revision_rows(store.get(item_id))
         session.output.rows(columns, itertools.islice(rows, most))
         if cut and next(rows, None) is not None:
             session.output.note(f"only the last {most} are shown; --limit 0 shows all")
@@ -74,8 +71,8 @@ def _commit_rows(store: Store) -> Iterator[Row]:
         yield fields, [commit.commit_id, moment(commit.time), summary, commit.label]
 
 
-def _revision_rows(store: Store, item_id: int) -> Iterator[Row]:
-    for revision in store.get(item_id).history():
+def _revision_rows(item: Item) -> Iterator[Row]:
+    for revision in item.history():
         commit = revision.commit
         fields = {**_fields_of(commit), "kind": revision.kind, "changed": revision.changed}
         yield fields, [commit.commit_id, moment(commit.time), _summary(revision), commit.label]
@@ -111,7 +108,7 @@ def undo_command(session: Session, *, commit_id: int | None, last: bool) -> None
         if commit_id is None:
             latest = next(store.history(limit=1), None)
             if latest is None:
-                raise click.UsageError("there is nothing to undo: the store has no commits yet.")
+                raise NoSuchCommit("there is nothing to undo: the store has no commits yet")
             commit_id = latest.commit_id
         label = store.commit(commit_id).label
         store.undo(commit_id)

@@ -16,15 +16,13 @@ import traceback
 
 import click
 
+from atop import AtopError, __version__
 from atop.cli.session import FAILED, INTERRUPTED, PIPE_CLOSED, WRONG_USE, Session, global_options
-from atop.errors import AtopError
 
 # Each command, in the order of the help, and the module that has it as NAME_command.
 COMMANDS = {
     "init": "stores",
     "status": "stores",
-    "import": "transfer",
-    "export": "transfer",
     "query": "look",
     "history": "past",
     "undo": "past",
@@ -67,10 +65,7 @@ class Root(click.Group):
 
 def _show_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if value:
-        from importlib.metadata import version
-
-        session = context.ensure_object(Session)
-        session.output.result({"version": version("atop")}, f"atop {version('atop')}")
+        context.ensure_object(Session).output.result({"version": __version__}, f"atop {__version__}")
         context.exit()
 
 

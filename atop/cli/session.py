@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
+from atop import NoSuchStore, Store
 from atop.cli.output import Output
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from atop import Store
 
 # The exit codes; docs/cli.md explains them.
 DONE = 0
@@ -50,9 +46,6 @@ class Session:
     @contextlib.contextmanager
     def open_store(self, *, create: bool = False) -> Iterator[Store]:
         """The store, closed again at the end of the block. Raises NoSuchStore unless `create`."""
-        from atop import Store
-        from atop.errors import NoSuchStore
-
         try:
             store = Store(self.store_path, create=create)
         except NoSuchStore as error:
@@ -69,8 +62,6 @@ class Session:
 
 
 pass_session = click.make_pass_decorator(Session)
-
-_Decorated = TypeVar("_Decorated", bound="Callable[..., Any]")
 
 
 def _choose_store(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from atop import NoSuchStore, Store
 from atop.cli.session import Session, StoreCommand, pass_session
 from atop.cli.text import many, plain
-
-if TYPE_CHECKING:
-    from atop import Store
 
 # Hexadecimal digits of the chain value shown to a person; --json has all of them.
 SHOWN_CHAIN = 16
@@ -29,8 +27,6 @@ def init_command(session: Session) -> None:
       atop init
       atop --store ~/pim init
     """
-    from atop.errors import NoSuchStore
-
     created = False
     try:
         with session.open_store() as store:

@@ -2,7 +2,7 @@
 
 Promises: no control character, escape sequence, text direction mark or lone surrogate of the data is in what
 `plain` and `json_text` return; they are shown as escapes (`\\x1b`, `\\u202e`), so nothing is hidden either.
-Pure functions: no terminal, no store.
+Functions of their arguments: no terminal; of a store only items that are values already.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import re
 import uuid
 from collections.abc import Mapping
 from typing import Any
+
+from atop import AtopError, File, FileInfo, Item, Reference, UnknownValue
 
 # Bytes of a value shown in a table; what is longer is there in full with --json.
 SHOWN_BYTES = 24
@@ -77,10 +79,14 @@ def to_json(value: Any) -> Any:
             return sorted((to_json(each) for each in value), key=repr)
         case list() | tuple():
             return [to_json(each) for each in value]
-    if hasattr(value, "item_id"):
-        return {"id": value.item_id, "type": value.type_name}
-    if hasattr(value, "media_type"):
-        return {"name": value.name, "media_type": value.media_type, "size": value.size}
+        case Item():
+            return {"id": value.item_id, "type": value.type_name}
+        case Reference():
+            return {"id": value.item_id}
+        case File() | FileInfo():
+            return {"name": value.name, "media_type": value.media_type, "size": value.size}
+        case UnknownValue():
+            return {"type": value.type_name, "value": to_json(value.data)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         return {field.name: to_json(getattr(value, field.name)) for field in fields}
@@ -109,13 +115,22 @@ def describe(value: Any) -> str:
             return ", ".join(sorted(describe(each) for each in value))
         case list() | tuple():
             return ", ".join(describe(each) for each in value)
-    if hasattr(value, "item_id"):
-        name = value.attributes.get("name")
-        kind = value.type_name.rpartition(".")[2]
-        return plain(name) if isinstance(name, str) and name else plain(f"{kind} {value.item_id}")
-    if hasattr(value, "media_type"):
-        return plain(f"{value.name or 'file'} ({size(value.size)})")
+        case Item():
+            return _describe_item(value)
+        case Reference():
+            return f"item {value.item_id}"
+        case File() | FileInfo():
+            return plain(f"{value.name or 'file'} ({size(value.size)})")
     return plain(str(value))
+
+
+def _describe_item(item: Item) -> str:
+    """An item as the value of another one's attribute: by its name, else its class and id."""
+    try:
+        name = item.attributes.get("name")
+    except AtopError:
+        return f"item {item.item_id}"  # deleted meanwhile, or unreadable: no reason to fail the table
+    return plain(name if isinstance(name, str) and name else f"{item.type_name.rpartition('.')[2]} {item.item_id}")
 
 
 def size(count: int) -> str:
