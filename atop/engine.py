@@ -517,9 +517,7 @@ class Engine:
         raise error or StoreError(f"{write_set.label!r} could not be written", self.path.parent)
 
     def _check_space(self, write_set: WriteSet) -> None:
-        needed = RESERVE + 4 * len(write_set.body)
-        if write_set.size() > 100:
-            needed += 3 * sum(len(k) + len(v or b"") for ops in write_set.operations.values() for k, v in ops)
+        needed = RESERVE + 4 * write_set.length
         status = os.statvfs(self.path)
         free = status.f_bavail * status.f_frsize
         if free < needed:

@@ -195,7 +195,7 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
                 f"{cls.__name__}.__init__ is not called by itself: {cls.__name__}(store, ...) makes an item"
             )
         fields = cls._fields
-        later = {}
+        later: dict[str, Any] = {}
         for name, value in attributes.items():
             if type(value) not in ATOMS:
                 attributes[name] = to_stored(value, f"{cls.__name__}.{name}", store)
@@ -203,13 +203,10 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
                 later[name] = value
         for name in later:
             del attributes[name]
-        missing = cls._required - attributes.keys()
-        if missing:
+        if not cls._required <= attributes.keys():
+            missing = cls._required - attributes.keys()
             raise TypeError(f"{cls.__name__} needs {', '.join(sorted(missing))}")
-        object.__setattr__(self, "_store", store)
-        object.__setattr__(self, "_state", None)
-        object.__setattr__(self, "_views", None)
-        object.__setattr__(self, "_id", store._new_item_id())
+        set_slots(self, store, store._new_item_id())
         transaction.create(self, {**cls._defaults, **attributes})
         store._remember(self)
         for name, value in later.items():
@@ -411,7 +408,7 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
             views = self._views
             if views is None:
                 views = {}
-                object.__setattr__(self, "_views", views)
+                set_views(self, views)
         view = views.get(name)
         if view is None and transaction is not None and self._views is not None:
             view = self._views.get(name)  # the program may hold it: it should see what it changes
@@ -471,6 +468,21 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
 
     def _label(self) -> str:
         return f"{type(self).__name__} {self._id}"
+
+
+# The slots of an item are set here and in `Store` only, past `Item.__setattr__`, which writes to the store.
+_set_store: Callable[[Item, Any], None] = Item._store.__set__  # type: ignore[attr-defined]  # a slot
+_set_id: Callable[[Item, int], None] = Item._id.__set__  # type: ignore[attr-defined]  # a slot
+set_state: Callable[[Item, State | None], None] = Item._state.__set__  # type: ignore[union-attr]  # a slot
+set_views: Callable[[Item, dict[str, Any] | None], None] = Item._views.__set__  # type: ignore[union-attr]  # a slot
+
+
+def set_slots(item: Item, store: Store, item_id: int) -> None:
+    """Make a bare object stand for an item, without its state."""
+    _set_store(item, store)
+    _set_id(item, item_id)
+    set_state(item, None)
+    set_views(item, None)
 
 
 _CONTAINERS = frozenset({list, dict, set, tuple, frozenset})

@@ -98,14 +98,12 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
     def add(self, item: Item) -> None:
         """Put an item into the pool; nothing happens if it is there."""
         self._check_member(item)
-
-        def add(transaction: Transaction) -> None:
-            pools = transaction.pools_of(item)
-            if self._id not in pools:
-                transaction.plan(self._id)
-                transaction.set_pools(item, tuple(sorted((*pools, self._id))))
-
-        self._store._run(add, f"add {item._label()} to {self._called()}")
+        transaction = current(self._store)
+        if transaction is not None:
+            transaction.join_pool(item, self)
+        else:
+            label = f"add {item._label()} to {self._called()}"
+            self._store._run(lambda transaction: transaction.join_pool(item, self), label)
 
     def remove(self, item: Item) -> None:
         """Take an item out of the pool; it stays in the store. Raises KeyError if it is not in the pool."""
@@ -114,7 +112,7 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
             pools = transaction.pools_of(item)
             if self._id not in pools:
                 raise KeyError(f"{item!r} is not in {self._called()}")
-            transaction.plan(self._id)
+            transaction.read(self)
             transaction.set_pools(item, tuple(p for p in pools if p != self._id))
 
         self._store._run(remove, f"remove {item._label()} from {self._called()}")

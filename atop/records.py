@@ -42,6 +42,9 @@ class State(NamedTuple):
     raw: State | None = None  # as the record has it, where the item's class has upgraded it since
 
 
+_new_state = tuple.__new__  # what State(...) comes to, without the call in between: it is made for every item read
+
+
 class _Constructor:
     """A callable that a pickle may call and can do nothing else with.
 
@@ -139,18 +142,18 @@ def _reduce_zone(value: zoneinfo.ZoneInfo) -> tuple[Any, tuple[str]]:
 
 
 # Types that pickle writes by itself, with no name or with one that `_ALLOWED` has.
-_SELF_PICKLING = (ATOMS - {uuid.UUID}) | {Reference, FileInfo}
+SELF_PICKLING = (ATOMS - {uuid.UUID}) | {Reference, FileInfo}
 
 
-def _pickles_itself(value: Any) -> bool:
+def pickles_itself(value: Any) -> bool:
     """Whether plain `pickle.dumps` writes `value` as `loads` wants it; it is several times as fast as `dumps`."""
     kind = type(value)
-    if kind in _SELF_PICKLING:
+    if kind in SELF_PICKLING:
         return True
     if kind is list or kind is tuple or kind is set or kind is frozenset:
-        return all(map(_pickles_itself, value))
+        return all(map(pickles_itself, value))
     if kind is dict:
-        return all(map(_pickles_itself, value)) and all(map(_pickles_itself, value.values()))
+        return all(map(pickles_itself, value)) and all(map(pickles_itself, value.values()))
     if kind is datetime.datetime or kind is datetime.time:
         return value.tzinfo is None or type(value.tzinfo) is datetime.timezone
     return False
@@ -158,7 +161,7 @@ def _pickles_itself(value: Any) -> bool:
 
 def dumps(value: Any) -> bytes:
     """`value`, in its stored form, as bytes that `loads` reads."""
-    if _pickles_itself(value):
+    if pickles_itself(value):
         return pickle.dumps(value, PROTOCOL)
     stream = io.BytesIO()
     pickler = pickle.Pickler(stream, PROTOCOL)
@@ -177,7 +180,7 @@ def dumps(value: Any) -> bytes:
 def encode(version: int, type_name: str, schema: int, attributes: dict[str, Any], pools: tuple[int, ...]) -> bytes:
     """An item record. Raises `UnstorableValue` past `MAX_RECORD`."""
     for value in attributes.values():
-        if type(value) not in _SELF_PICKLING and not _pickles_itself(value):
+        if type(value) not in SELF_PICKLING and not pickles_itself(value):
             body = dumps((type_name, schema, attributes, pools))
             break
     else:
@@ -208,4 +211,4 @@ def decode(record: bytes) -> State:
         or type(pools) is not tuple
     ):
         raise UnsafePickle("an item record does not have the shape of one: it is damaged, or not Atop's")
-    return State(unpack_u64(record)[0], type_name, schema, attributes, pools)
+    return _new_state(State, (unpack_u64(record)[0], type_name, schema, attributes, pools, None))

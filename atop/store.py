@@ -41,7 +41,7 @@ from atop.errors import (
 from atop.files import File, FileArea
 from atop.ids import COUNTER_BITS, NumberAllocator
 from atop.indexes import IndexDefinition, index_keys, prefix_of
-from atop.item import Item, Rule, class_named
+from atop.item import Item, Rule, class_named, set_slots, set_state, set_views
 from atop.journal import Commit, Revision
 from atop.maintenance import DEFAULT_KEEP, CompactReport, compact
 from atop.owner import OwnerLock
@@ -66,11 +66,6 @@ ATTEMPTS = 100
 PATIENT_AFTER = 3
 # Objects in memory that are looked after before those that nobody holds any more are swept out of the table.
 FIRST_SWEEP = 4_096
-
-_set_store: Callable[[Item, Store], None] = Item._store.__set__  # type: ignore[attr-defined]  # a slot
-_set_id: Callable[[Item, int], None] = Item._id.__set__  # type: ignore[attr-defined]  # a slot
-_set_state: Callable[[Item, State | None], None] = Item._state.__set__  # type: ignore[union-attr]  # a slot
-_set_views: Callable[[Item, dict[str, Any] | None], None] = Item._views.__set__  # type: ignore[union-attr]  # a slot
 
 
 class _Scope:
@@ -173,7 +168,7 @@ class Store(ClassicStore):
                 raise PermissionError
         except OSError as error:
             raise StoreReadOnly(
-                f"{self.path} cannot be written ({error.strerror or 'no permission'}): check its permissions and its disk",
+                f"{self.path} cannot be written ({error.strerror or 'no permission'}): check permissions and disk",
                 self.path,
             ) from error
 
@@ -295,8 +290,8 @@ class Store(ClassicStore):
     def _publish(self, builder: Builder) -> None:
         """Give the objects in memory their new states: in the same moment, for readers, as the database has them."""
         for item, state in builder.states:
-            _set_state(item, state)
-            _set_views(item, None)
+            set_state(item, state)
+            set_views(item, None)
 
     def _commit_entries(
         self, batch: Callable[[], tuple[dict[int, int], list[tuple[bytes, bytes | None]]]], label: str
@@ -378,23 +373,22 @@ class Store(ClassicStore):
 
     def _find(self, item_id: int) -> Item | None:
         """The item with this id, or None."""
-        reference = self._live.get(item_id)
-        item = reference() if reference is not None else None
         if CURRENT.get() is not None:
             transaction = current(self)
-            if transaction is not None:
-                entry = transaction.entries.get(item_id)
-                if entry is not None:
-                    return None if entry.deleted else entry.item
+            if transaction is not None and item_id in transaction.entries:
+                entry = transaction.entries[item_id]
+                return None if entry.deleted else entry.item
+        reference = self._live.get(item_id)
+        item = reference() if reference is not None else None
         if item is not None and item._state is not None:
             return item
+        if type(item_id) is not int or not 0 < item_id < 1 << 63:
+            self._check_open()
+            return None
         return self._fetch(item_id, item)
 
     def _fetch(self, item_id: int, item: Item | None = None) -> Item | None:
         """Read an item from the database; `item` is the object that stands for it, if there is one."""
-        if type(item_id) is not int or not 0 < item_id < 1 << 63:
-            self._check_open()
-            return None
         engine = self._engine
         sequence = engine.sequence
         record = engine.get_item(pack_u64(item_id))
@@ -415,16 +409,13 @@ class Store(ClassicStore):
         except UpgradeFailed:
             return item  # reading its attributes will try again, and raise
         if not sequence & 1 and engine.sequence == sequence:
-            _set_state(item, state)
+            set_state(item, state)
         return item
 
     def _object_for(self, cls: type[Item], item_id: int) -> Item:
         """The object that stands for an item: the one there is, or a new one, without its state."""
         item = cls.__new__(cls)
-        _set_store(item, self)
-        _set_id(item, item_id)
-        _set_views(item, None)
-        _set_state(item, None)
+        set_slots(item, self, item_id)
         return self._remember(item)
 
     def _load_state(self, item: Item) -> State:
@@ -435,7 +426,7 @@ class Store(ClassicStore):
             raise NoSuchItem(item._id)
         state = item._adapt(decode(record))
         if not sequence & 1 and engine.sequence == sequence:
-            _set_state(item, state)
+            set_state(item, state)
         return state
 
     def _read_state(self, item_id: int) -> State | None:
@@ -504,8 +495,8 @@ class Store(ClassicStore):
         for reference in list(self._live.values()):
             item = reference()
             if item is not None:
-                _set_state(item, None)
-                _set_views(item, None)
+                set_state(item, None)
+                set_views(item, None)
 
     def _new_item_id(self) -> int:
         return self._numbers.item_id()

@@ -10,10 +10,10 @@ exception which leaves it, and is caught further out, undoes just what it did.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from atop.containers import TRACKED, Root, to_live
@@ -34,7 +34,12 @@ def current(store: Store) -> Transaction | None:
     """The transaction of `store` that this thread or task is in."""
     transaction = CURRENT.get()
     while transaction is not None:
-        if transaction.store is store and transaction.is_current():
+        if (
+            transaction.store is store
+            and transaction.open
+            and transaction.thread == get_ident()
+            and (transaction.task is None or transaction.task is _running_task())
+        ):
             return transaction
         transaction = transaction.outer
     return None
@@ -107,8 +112,8 @@ class Transaction:
         self.label = label
         self.outer = outer
         self.open = True
-        self._thread = threading.get_ident()
-        self._task = _running_task()
+        self.thread = get_ident()
+        self.task = _running_task()
         # The engine's sequence when nothing had been read; None where a commit was being applied just then.
         self.base = store._engine.quiet_sequence()
         self.entries: dict[int, Entry] = {}
@@ -121,14 +126,6 @@ class Transaction:
         self._savepoints: list[dict[int, _Snapshot | None]] = []
         self._overlay: Overlay | None = None
         self._plans: dict[int, tuple[Any, Plan]] = {}
-
-    def is_current(self) -> bool:
-        """Whether it is still going on, and belongs to the thread and task that ask."""
-        return (
-            self.open
-            and self._thread == threading.get_ident()
-            and (self._task is None or self._task is _running_task())
-        )
 
     # -- reading
 
@@ -203,6 +200,20 @@ class Transaction:
         """Have the item written even if nothing in it changes."""
         self.write(item)
         self.entries[item._id].touched = True
+
+    def join_pool(self, item: Item, pool: Item) -> None:
+        """Put an item into a pool, if it is not in it."""
+        pool_id = pool._id
+        if pool_id not in self.reads:
+            self.read(pool)  # its indexes decide which entries are written, so the commit depends on its version
+        entry = self.entries.get(item._id)
+        if entry is not None and entry.base is None and not entry.pools and not self._savepoints:
+            entry.pools = (pool_id,)
+            self._changed(item._id)
+        else:
+            pools = self.pools_of(item)
+            if pool_id not in pools:
+                self.set_pools(item, tuple(sorted((*pools, pool_id))))
 
     def set_pools(self, item: Item, pools: tuple[int, ...]) -> None:
         """Change which pools hold the item; ids ascending."""

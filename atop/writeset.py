@@ -6,6 +6,7 @@ applies it needs none of the classes of the items in it, and can tell from the c
 
 from __future__ import annotations
 
+import pickle
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,9 +14,9 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from atop.errors import UnstorableValue
-from atop.indexes import entry_keys
+from atop.indexes import Plan, entry_keys, index_keys
 from atop.overlay import references_of
-from atop.records import State, dumps, encode, pack_u64
+from atop.records import PROTOCOL, SELF_PICKLING, State, dumps, encode, pack_u64, pickles_itself
 from atop.values import ATOMS, FileInfo, Reference, walk
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ CREATED, UPDATED, DELETED = "+", "~", "-"
 # The rules of references as they stand in the references table.
 RULE_BYTES = {"nullify": b"", "cascade": b"c", "restrict": b"r"}
 RULES = {value: name for name, value in RULE_BYTES.items()}
+
+# About what one entry of an index takes, in bytes.
+INDEX_ENTRY_BYTES = 60
 
 Operation = tuple[bytes, bytes | None]  # (key, value to put), or (key, None) to delete it
 
@@ -50,6 +54,7 @@ class WriteSet:
     operations: dict[str, list[Operation]]  # table -> operations, by key
     counters: dict[bytes, int]  # key of the counters table -> what to add
     body: bytes  # what the journal keeps: pickle of (commit id, time, label, changes)
+    length: int = 0  # about how many bytes the operations take
     files: list[bytes] = field(default_factory=list)  # digests of contents that must be in the file area
     base: int | None = None  # the engine's sequence at which all checks were known to hold; None elsewhere
 
@@ -83,6 +88,9 @@ class Builder:
         self._changes: list[tuple[Any, ...]] = []
         self._targets: set[int] = set()  # items newly referred to
         self._gone: list[int] = []
+        self._plans: dict[int, Plan] = {}
+        self._bytes = 0
+        self._plain_body = True  # whether the old values that the journal gets need no help of `dumps`
         # What the items' states are once the commit is applied; None for deleted ones.
         self.states: list[tuple[Item, State | None]] = []
 
@@ -101,7 +109,8 @@ class Builder:
         if not (self._items or self._index or names):
             return None
         pools_gone = [i for i in self._gone if "indexes" in (transaction.entries[i].base or _NOTHING).attributes]
-        body = dumps((self._commit_id, time, transaction.label, self._changes))
+        journalled = (self._commit_id, time, transaction.label, self._changes)
+        body = pickle.dumps(journalled, PROTOCOL) if self._plain_body else dumps(journalled)
         created_here = {i for i, e in transaction.entries.items() if e.base is None}
         return WriteSet(
             self._commit_id,
@@ -123,76 +132,106 @@ class Builder:
                 **{file_counter(d): n for d, n in self._files.items() if n},
             },
             body=body,
+            length=self._bytes + len(body) + INDEX_ENTRY_BYTES * len(self._index),
             files=sorted(self._named_files),
             base=transaction.base,
         )
+
+    def _plan(self, pool_id: int) -> Plan:
+        plan = self._plans.get(pool_id)
+        if plan is None:
+            plan = self._plans[pool_id] = self._transaction.plan(pool_id)
+        return plan
 
     def _create(self, item_id: int, entry: Entry) -> None:
         cls = type(entry.item)
         type_name, schema = entry.restored or (cls._type_name, cls._schema)
         attributes = entry.stored()
         key = pack_u64(item_id)
-        record = encode(self._commit_id, type_name, schema, attributes, entry.pools)
+        pools = entry.pools
+        record = encode(self._commit_id, type_name, schema, attributes, pools)
+        self._bytes += len(record)
         self._items.append((key, record))
-        for pool_id in entry.pools:
-            plan = self._transaction.plan(pool_id)
-            self._index.extend([(k, b"") for k in entry_keys(plan, attributes, key)])
+        for pool_id in pools:
+            self._index += [(k, b"") for k in entry_keys(self._plan(pool_id), attributes, key)]
             self._members[pool_id] += 1
         for value in attributes.values():
             if type(value) not in ATOMS:
                 self._refer(item_id, entry, {}, attributes)
-                self._use_files({}, attributes, ())
+                self._use_files({}, attributes)
                 break
         self._changes.append((CREATED, item_id))
-        state = State(self._commit_id, type_name, schema, attributes, entry.pools)
-        self.states.append((entry.item, state))
+        self.states.append((entry.item, State(self._commit_id, type_name, schema, attributes, pools)))
 
     def _delete(self, item_id: int, entry: Entry, base: State) -> None:
         raw = base.raw or base
         key = pack_u64(item_id)
         self._items.append((key, None))
         old, _ = self._transaction.entry_keys(item_id, entry)
-        self._index.extend([(k, None) for k in old])
+        self._index += [(k, None) for k in old]
         for pool_id in raw.pools:
             self._members[pool_id] -= 1
         self._refer(item_id, entry, raw.attributes, {})
-        self._use_files(raw.attributes, {}, raw.attributes)
+        self._use_files(raw.attributes, {})
+        self._journal_values(raw.attributes)
         self._changes.append((DELETED, item_id, raw.version, (raw.type_name, raw.schema, raw.attributes, raw.pools)))
         self._gone.append(item_id)
         self.states.append((entry.item, None))
 
     def _update(self, item_id: int, entry: Entry, base: State) -> None:
         raw = base.raw or base
-        before, after = raw.attributes, entry.stored()
-        changed = [n for n, v in after.items() if n not in before or not same(before[n], v)]
-        changed += [n for n in before if n not in after]
-        old_keys, new_keys = self._transaction.entry_keys(item_id, entry)
-        self._index.extend([(k, None) for k in old_keys - new_keys])
-        self._index.extend([(k, b"") for k in new_keys - old_keys])
-        pools_differ = entry.pools != raw.pools
+        before, after, pools = raw.attributes, entry.stored(), entry.pools
+        changed = [n for n, v in after.items() if n not in before or (before[n] is not v and not same(before[n], v))]
+        if len(before) + len(changed) > len(after):
+            changed += [n for n in before if n not in after]
+        pools_differ = pools != raw.pools
+        self._index_again(item_id, entry, raw, after, set(changed), pools_differ)
         if not (changed or pools_differ or entry.touched):
             return  # its schema alone is not worth a write: the upgrade runs again at the next read
-        record = encode(self._commit_id, base.type_name, base.schema, after, entry.pools)
+        record = encode(self._commit_id, base.type_name, base.schema, after, pools)
+        self._bytes += len(record)
         self._items.append((pack_u64(item_id), record))
-        for pool_id in set(entry.pools) - set(raw.pools):
-            self._members[pool_id] += 1
-        for pool_id in set(raw.pools) - set(entry.pools):
-            self._members[pool_id] -= 1
-        self._refer(item_id, entry, before, after)
+        if pools_differ:
+            self._members.update(set(pools) - set(raw.pools))
+            self._members.subtract(set(raw.pools) - set(pools))
         old_values = {n: before[n] for n in changed if n in before}
-        self._use_files(before, after, old_values)
+        new_values = {n: after[n] for n in changed if n in after}
+        if not (_all_atoms(old_values) and _all_atoms(new_values)):
+            self._refer(item_id, entry, old_values, new_values)
+            self._use_files(old_values, new_values)
+        self._journal_values(old_values)
         self._changes.append(
             (
                 UPDATED,
                 item_id,
                 raw.version,
                 old_values,
-                tuple(n for n in changed if n not in before),
+                tuple([n for n in changed if n not in before]),
                 raw.pools if pools_differ else None,
                 None if raw.schema == base.schema else (raw.type_name, raw.schema),
             )
         )
-        self.states.append((entry.item, State(self._commit_id, base.type_name, base.schema, after, entry.pools)))
+        self.states.append((entry.item, State(self._commit_id, base.type_name, base.schema, after, pools)))
+
+    def _index_again(
+        self, item_id: int, entry: Entry, raw: State, after: dict[str, Any], changed: set[str], pools_differ: bool
+    ) -> None:
+        """The index entries that a changed item loses and gains."""
+        redefined = any(pool_id in self._transaction.entries for pool_id in entry.pools)
+        if pools_differ or redefined:
+            old_keys, new_keys = self._transaction.entry_keys(item_id, entry)
+            self._index += [(k, None) for k in old_keys - new_keys]
+            self._index += [(k, b"") for k in new_keys - old_keys]
+            return
+        key = pack_u64(item_id)
+        for pool_id in entry.pools:
+            for prefix, definition in self._plan(pool_id).indexes:
+                if not changed.isdisjoint(definition.attributes):
+                    old = index_keys(prefix, definition, raw.attributes, key)
+                    new = index_keys(prefix, definition, after, key)
+                    if old != new:
+                        self._index += [(k, None) for k in old if k not in new]
+                        self._index += [(k, b"") for k in new if k not in old]
 
     def _refer(self, item_id: int, entry: Entry, before: dict[str, Any], after: dict[str, Any]) -> None:
         old, new = set(references_of(before)), set(references_of(after))
@@ -205,16 +244,28 @@ class Builder:
             self._references.append((pack_u64(target) + source + attribute.encode(), rule))
             self._targets.add(target)
 
-    def _use_files(self, before: dict[str, Any], after: dict[str, Any], journalled: Any) -> None:
-        """Count uses of files: the journal holds one for each old value that names it."""
+    def _use_files(self, before: dict[str, Any], after: dict[str, Any]) -> None:
+        """Count the uses of files by the item: what was there before goes on in the journal."""
         more = Counter(_digests(after))
         self._named_files.update(more)
         self._files.update(more)
         self._files.subtract(_digests(before))
-        self._files.update(_digests(journalled or {}))
+
+    def _journal_values(self, values: dict[str, Any]) -> None:
+        """Note old values that the journal will hold: it counts as a user of the files in them."""
+        for value in values.values():
+            if type(value) not in SELF_PICKLING:
+                self._plain_body = self._plain_body and pickles_itself(value)
+                self._files.update(_digests({"": value}))
+            elif type(value) is FileInfo:
+                self._files[value.digest] += 1
 
 
 _NOTHING = State(0, "", 0, {}, ())
+
+
+def _all_atoms(values: dict[str, Any]) -> bool:
+    return all(type(value) in ATOMS for value in values.values())
 
 
 def _key(operation: Operation) -> bytes:
