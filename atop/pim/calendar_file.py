@@ -42,7 +42,9 @@ VOLATILE = (b"DTSTAMP", b"LAST-MO", b"SEQUENC")
 Watch = Callable[[BinaryIO], None]
 
 
-def read_calendar(path: Path, watch: Watch | None = None, max_bytes: int = MAX_RECORD_BYTES) -> Iterator[Record | Broken]:
+def read_calendar(
+    path: Path, watch: Watch | None = None, max_bytes: int = MAX_RECORD_BYTES
+) -> Iterator[Record | Broken]:
     """The events, tasks and notes of a file, in order, then exceptions whose event the file does not have.
 
     `watch` is called with the open file from time to time while it is read for the second time.

@@ -36,7 +36,7 @@ def read_components(
     """The components of a file, in order; those in a container one by one, after its own properties."""
     splitter = _Splitter(containers, max_bytes)
     number = 0
-    for number, line in enumerate(lines, 1):  # noqa: B007 - the last number is used below
+    for number, line in enumerate(lines, 1):
         start = b"" if line is None else line[:6].upper()
         if start == b"BEGIN:":
             yield from splitter.begin(number, line or b"")

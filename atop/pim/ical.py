@@ -99,7 +99,8 @@ def blank_note() -> dict[str, Any]:
 def read_event(lines: list[bytes], zone_of: FindZone, series: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The attributes of a VEVENT or VTODO; `recurrence_id` is set if it replaces one occurrence of a series.
 
-    That is written on the clock of the series, where its attributes are given. Raises ValueError if it has no start (an event) or neither start nor end nor summary (a task).
+    That is written on the clock of the series, where its attributes are given. Raises ValueError if it has no start
+    (an event) or neither start nor end nor summary (a task).
     """
     event = _Event(zone_of, series)
     own, parts = split_parts(parse_record(lines))

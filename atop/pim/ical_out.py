@@ -79,7 +79,7 @@ def _write_zone(name: str, rules: str) -> bytes:
         return b""
     from icalendar import Timezone
 
-    return Timezone.from_tzid(name).to_ical()
+    return bytes(Timezone.from_tzid(name).to_ical())
 
 
 def _octets(lines: Iterator[str] | list[str]) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Literal, Protocol
 
-Kind = Literal["contact", "event", "message", "note"]
+Kind = Literal["contact", "event", "message", "note", "item"]
 
 # Most bytes of one record, its photographs and attachments included: what is held in memory at a time.
 MAX_RECORD_BYTES = 64 * 1024 * 1024
@@ -49,9 +49,10 @@ class Content:
 
 @dataclass(slots=True)
 class Record:
-    """One contact, event, message or note.
+    """One contact, event, message or note, or another item of an export.
 
-    `uid` is stable: the record's own identifier, or a hash of its contents where it has none.
+    `uid` is stable: the record's own identifier, or a hash of its contents where it has none. An "item", whose class
+    may have no attribute for it, is known by it as `import_key`.
     `state` has the attributes that the format can express, with `Content` in place of each File; attributes that
     it does not name stay as they are in an item that is updated.
     `fingerprint` is the same for a record that was written the same way.
@@ -65,6 +66,10 @@ class Record:
     fingerprint: bytes = b""
     patch: bool = False  # changes an event of this uid that is there already, and is not a whole event itself
     method: str = ""  # of an invitation (RFC 5546), in capitals
+    losses: list[str] = field(default_factory=list)  # what of it could not be taken up
+    type_name: str = ""  # of an "item": its class
+    exported_id: int = 0  # in the store that the record was exported from
+    references: list[str] = field(default_factory=list)  # attributes that refer to items which may come later
 
     @property
     def name(self) -> str:

@@ -20,7 +20,8 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from atop import File, Item
+from atop import File, Index, Item, Pool, Store
+from atop.pim.incoming import Kind
 
 
 class Contact(Item, type_name="pim.Contact"):
@@ -159,3 +160,64 @@ class Note(Item, type_name="pim.Note"):
     properties: list[dict[str, Any]] = []
     components: list[str] = []
     fingerprint: bytes = b""
+
+
+CLASSES: dict[Kind, type[Item]] = {"contact": Contact, "event": Event, "message": Message, "note": Note}
+KINDS: dict[str, Kind] = {cls._type_name: kind for kind, cls in CLASSES.items()}
+
+# The pool of each kind, and its indexes. "words" is what `Pool.search` looks in.
+POOLS: dict[Kind, tuple[str, list[str | tuple[str, ...] | Index]]] = {
+    "contact": (
+        "contacts",
+        [
+            "uid",
+            Index("name", "name", nocase=True),
+            Index("email", "email", nocase=True),
+            ("city", "name"),
+            "organization",
+            "birthday",
+            Index(
+                "words",
+                ("name", "nickname", "emails", "phones", "organization", "title", "note", "categories"),
+                words=True,
+            ),
+        ],
+    ),
+    "event": (
+        "events",
+        [
+            "uid",
+            "start",
+            ("kind", "start"),
+            Index("summary", "summary", nocase=True),
+            Index("words", ("summary", "location", "description", "attendees", "categories"), words=True),
+        ],
+    ),
+    "message": (
+        "messages",
+        [
+            "uid",
+            "date",
+            "message_id",
+            Index("sender", "sender", nocase=True),
+            Index("subject", "subject", nocase=True),
+            ("folder", "date"),
+            Index("words", ("subject", "sender", "to", "cc", "text"), words=True),
+        ],
+    ),
+    "note": (
+        "notes",
+        [
+            "uid",
+            Index("title", "title", nocase=True),
+            "modified",
+            Index("words", ("title", "text", "tags"), words=True),
+        ],
+    ),
+}
+
+
+def open_pool(store: Store, kind: Kind) -> Pool:
+    """The pool of a kind of item, made or completed with its indexes where it is not there."""
+    name, indexes = POOLS[kind]
+    return store.pool(name, indexes)

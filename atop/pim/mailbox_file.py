@@ -17,7 +17,8 @@ from atop.pim.incoming import MAX_RECORD_BYTES, Broken
 
 # "From ", the sender, and a date as asctime writes it, perhaps with the zone; in Thunderbird's, "From - " and the date.
 _ENVELOPE = re.compile(
-    rb"From (?:.{1,500} )??(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? +(?:[A-Z][a-z]{2} +\d{1,2}|\d{1,2} +[A-Z][a-z]{2})\b.{0,80}\d\d:\d\d"
+    rb"From (?:.{1,500} )??(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? +"
+    rb"(?:[A-Z][a-z]{2} +\d{1,2}|\d{1,2} +[A-Z][a-z]{2})\b.{0,80}\d\d:\d\d"
 )
 _HEADER = re.compile(rb"[!-9;-~]{1,80}[ \t]*:")
 _QUOTED_FROM = re.compile(rb"^>(>*From )", re.MULTILINE)
@@ -38,7 +39,7 @@ def read_mbox(lines: Iterable[bytes | None], max_bytes: int = MAX_RECORD_BYTES) 
     """The messages of an mbox file, in order, their quoting of "From " undone."""
     splitter = _Mbox(max_bytes)
     number = 0
-    for number, line in enumerate(lines, 1):  # noqa: B007 - the last number is used below
+    for number, line in enumerate(lines, 1):
         yield from splitter.add(number, line)
     yield from splitter.finish()
 

@@ -40,8 +40,9 @@ def parse_wall_time(text: str) -> datetime.datetime | None:
     if match is None:
         return None
     fraction = int((match[7] or "0").ljust(6, "0")[:6])
+    year, month, day, hour, minute, second = (int(match[i] or 0) for i in range(1, 7))
     try:
-        return datetime.datetime(*(int(match[i] or 0) for i in range(1, 6)), min(int(match[6] or 0), 59), fraction)
+        return datetime.datetime(year, month, day, hour, minute, min(second, 59), fraction)
     except ValueError:
         return None
 

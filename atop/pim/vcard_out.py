@@ -37,7 +37,9 @@ class _Writer:
     def __init__(self, state: Mapping[str, Any], version: Version) -> None:
         self._state = state
         self._version = version
-        used = [entry.get("group", "") for key in ("emails", "phones", "addresses", "urls", "ims") for entry in state[key]]
+        used = [
+            entry.get("group", "") for key in ("emails", "phones", "addresses", "urls", "ims") for entry in state[key]
+        ]
         used += [entry.get("group", "") for entry in state["properties"]]
         self._groups = (g for n in range(1, 1_000_000) if (g := f"item{n}") not in used)
 

@@ -9,6 +9,7 @@ evaluated in bounded time, whatever they say.
 from __future__ import annotations
 
 import calendar
+import contextlib
 import datetime
 import functools
 import re
@@ -49,10 +50,8 @@ class Zone(NamedTuple):
         # The rules are given in local time: try with the offset of the reading in UTC, then once more.
         utc = _shifted(moment, _ZERO).replace(tzinfo=None)
         offset = self._offset(utc)
-        try:
+        with contextlib.suppress(OverflowError):  # within a day of year 1 or 9999
             offset = self._offset(utc + offset)
-        except OverflowError:  # within a day of year 1 or 9999
-            pass
         return _shifted(moment, offset)
 
     def _offset(self, wall: datetime.datetime) -> datetime.timedelta:
