@@ -585,7 +585,7 @@ def completions(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
         monkeypatch.setenv("COMP_WORDS", line)
         monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
         assert main([]) == 0
-        return [each.partition(",")[2] for each in capsys.readouterr().out.splitlines()]
+        return [each.partition(",")[2] for each in capsys.readouterr().out.splitlines() if each]
 
     return complete
 
@@ -593,6 +593,17 @@ def completions(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
 def test_the_shell_completes_commands_and_options(completions: Callable[[str], list[str]]) -> None:
     assert completions("atop ver") == ["verify"]
     assert "--columns" in completions("atop query --c")
+
+
+def test_the_shell_completes_pools_and_indexes_of_the_store_that_is_named(
+    people: Command, completions: Callable[[str], list[str]]
+) -> None:
+    named = f"atop --store {people.store} query"
+    assert completions(f"{named} p") == ["people"]
+    assert completions(f"{named} people n") == ["name"]
+    assert completions(f"{named} people x") == []
+    assert completions(f"{named} nobody n") == []
+    assert completions("atop query p") == []
 
 
 # -- help and documentation

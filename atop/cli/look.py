@@ -11,7 +11,7 @@ import click
 
 from atop import Item, NoSuchPool, Pool, Store
 from atop.cli.keys import read_key, read_prefix, samples_of
-from atop.cli.session import Session, StoreCommand, pass_session
+from atop.cli.session import Session, StoreCommand, complete_index, complete_pool, pass_session
 
 # Items shown on a terminal unless --limit says otherwise: a few screens.
 TERMINAL_LIMIT = 100
@@ -27,8 +27,8 @@ SAMPLE = 100
 
 
 @click.command("query", cls=StoreCommand)
-@click.argument("pool_name", metavar="POOL")
-@click.argument("index", metavar="[INDEX]", required=False)
+@click.argument("pool_name", metavar="POOL", shell_complete=complete_pool)
+@click.argument("index", metavar="[INDEX]", required=False, shell_complete=complete_index)
 @click.option("--start", metavar="KEY", help="Begin at this key.")
 @click.option("--end", metavar="KEY", help="End before this key.")
 @click.option("--prefix", metavar="TEXT", help="Only keys that begin with this text.")

@@ -98,7 +98,7 @@ def run(arguments: list[str]) -> int:
     if instruction:
         from click.shell_completion import shell_complete
 
-        return shell_complete(root, {}, "atop", COMPLETION_VARIABLE, instruction)
+        return shell_complete(root, {"obj": Session()}, "atop", COMPLETION_VARIABLE, instruction)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no failure

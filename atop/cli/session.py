@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from atop import NoSuchStore, Store
+from atop import AtopError, NoSuchStore, Store
 from atop.cli.output import Output
 
 # The exit codes; docs/cli.md explains them.
@@ -62,6 +62,21 @@ class Session:
 
 
 pass_session = click.make_pass_decorator(Session)
+
+
+def complete_pool(context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """The pools whose names begin so, for the shell; none where the store cannot be opened."""
+    with contextlib.suppress(AtopError), context.ensure_object(Session).open_store() as store:
+        return [pool.name for pool in store.pools() if pool.name.startswith(begun)]
+    return []
+
+
+def complete_index(context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """The indexes, of the pool that was named before, whose names begin so."""
+    with contextlib.suppress(AtopError), context.ensure_object(Session).open_store() as store:
+        indexes = store.pool(context.params["pool_name"], create=False).indexes
+        return [name for name in indexes if name.startswith(begun)]
+    return []
 
 
 def _choose_store(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
