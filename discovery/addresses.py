@@ -97,9 +97,7 @@ def _bracketed_host(host: str, text: str) -> str:
         raise AddressError(f"fixed address {text!r} names no sound network interface after the %", text)
     literal = _literal(address)
     if not isinstance(literal, ipaddress.IPv6Address):
-        raise AddressError(
-            f"fixed address {text!r} has no IPv6 address in its brackets: {_HOW_TO_WRITE}", text
-        )
+        raise AddressError(f"fixed address {text!r} has no IPv6 address in its brackets: {_HOW_TO_WRITE}", text)
     if literal.is_multicast or literal.is_unspecified:
         raise AddressError(f"fixed address {text!r} is not the address of one device", text)
     if literal.is_link_local and not zone:
@@ -121,9 +119,7 @@ def _plain_host(host: str, text: str) -> str:
     if not name or len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         raise AddressError(f"fixed address {text!r} has no sound host name: {_HOW_TO_WRITE}", text)
     if labels[-1].isdigit():
-        raise AddressError(
-            f"fixed address {text!r} looks like an IPv4 address and is none: {_HOW_TO_WRITE}", text
-        )
+        raise AddressError(f"fixed address {text!r} looks like an IPv4 address and is none: {_HOW_TO_WRITE}", text)
     return name
 
 
@@ -132,6 +128,17 @@ def _literal(host: str) -> IPAddress | None:
         return ipaddress.ip_address(host)
     except ValueError:
         return None
+
+
+def is_connectable(text: str) -> bool:
+    """Whether an address can be connected to at all: it is that of one device, and complete.
+
+    An IPv6 link-local address without its zone is not.
+    """
+    address = _literal(text)
+    if address is None or address.is_multicast or address.is_unspecified:
+        return False
+    return not (isinstance(address, ipaddress.IPv6Address) and address.is_link_local and not address.scope_id)
 
 
 def usable_address(text: str, networks: Sequence[IPNetwork], *, loopback: bool) -> bool:
@@ -143,7 +150,7 @@ def usable_address(text: str, networks: Sequence[IPNetwork], *, loopback: bool) 
     machine.
     """
     address = _literal(text)
-    if address is None or address.is_multicast or address.is_unspecified:
+    if address is None or not is_connectable(text):
         return False
     if address.is_loopback:
         return loopback
@@ -152,17 +159,7 @@ def usable_address(text: str, networks: Sequence[IPNetwork], *, loopback: bool) 
     return not address.is_global or any(address in network for network in networks)
 
 
-def is_connectable(text: str) -> bool:
-    """Whether an address that the user's own name service gave can be connected to at all."""
-    address = _literal(text)
-    if address is None or address.is_multicast or address.is_unspecified:
-        return False
-    return not (isinstance(address, ipaddress.IPv6Address) and address.is_link_local and not address.scope_id)
-
-
-def choose_addresses(
-    texts: Iterable[str], networks: Sequence[IPNetwork], *, loopback: bool
-) -> tuple[str, ...]:
+def choose_addresses(texts: Iterable[str], networks: Sequence[IPNetwork], *, loopback: bool) -> tuple[str, ...]:
     """The usable ones of these addresses, the most promising first, at most MAX_ADDRESSES.
 
     First those on a network that this device is on too; link-local ones last, because they say least; IPv4

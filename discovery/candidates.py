@@ -67,9 +67,7 @@ def from_fixed(peer: PeerAddress, addresses: tuple[str, ...]) -> Candidate:
     return Candidate(key=f"fixed:{peer}", name=str(peer), addresses=addresses, port=peer.port, fixed=True)
 
 
-def differences(
-    before: Mapping[str, Candidate], after: Mapping[str, Candidate]
-) -> list[tuple[Change, Candidate]]:
+def differences(before: Mapping[str, Candidate], after: Mapping[str, Candidate]) -> list[tuple[Change, Candidate]]:
     """What leads from one set of candidates to another: those lost, as they last were, then the others."""
     lost = [(Change.LOST, candidate) for key, candidate in before.items() if key not in after]
     rest = [
@@ -89,9 +87,7 @@ class CandidateTable:
     Invariants: at most MAX_CANDIDATES entries, at most MAX_PER_DEVICE of one device id.
     """
 
-    def __init__(
-        self, own_device_id: str | None, wanted_group: str | None, wanted_pairing: int | None
-    ) -> None:
+    def __init__(self, own_device_id: str | None, wanted_group: str | None, wanted_pairing: int | None) -> None:
         self._own_device_id = own_device_id
         self._wanted_group = wanted_group
         self._wanted_pairing = wanted_pairing

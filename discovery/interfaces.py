@@ -16,7 +16,7 @@ import struct
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -54,13 +54,15 @@ class Interface:
     """One interface as it is now. Two equal values mean that nothing happened to it in between.
 
     `index` is the system's number: an interface that was removed and made again has another. Addresses are
-    text without prefix or zone, in the system's order; `networks` are the prefixes they are in.
+    text without prefix or zone, in the system's order; `networks` are the prefixes they are in. `link_local`
+    is an IPv6 link-local address that no other interface has (those on one cable may have the same).
     """
 
     name: str
     index: int
     ipv4: tuple[str, ...] = ()
     ipv6: tuple[str, ...] = ()
+    link_local: str | None = None
     networks: tuple[IPNetwork, ...] = ()
     up: bool = True
     loopback: bool = False
@@ -88,9 +90,7 @@ def checked_interfaces(wanted: Wanted) -> Wanted:
     return names
 
 
-def select(
-    interfaces: Sequence[Interface], wanted: Wanted, ignored: Sequence[str] = IGNORED_INTERFACES
-) -> Selection:
+def select(interfaces: Sequence[Interface], wanted: Wanted, ignored: Sequence[str] = IGNORED_INTERFACES) -> Selection:
     """Choose the interfaces to announce and listen on.
 
     None takes all but loopback, tunnels and those that match `ignored`; "loopback" takes that alone; names or
@@ -134,10 +134,12 @@ def _reason_against(interface: Interface, wanted: Wanted, ignored: Sequence[str]
 
 
 def multicast_choice(interfaces: Sequence[Interface]) -> list[str | int]:
-    """The interfaces as zeroconf takes them: one IPv4 address each, and the index of each that has IPv6.
+    """The interfaces as zeroconf takes them: of each one IPv4 address, and one IPv6 address or its index.
 
-    One, because a group can be joined only once on an interface; all its addresses are announced
-    nevertheless.
+    One, because a group can be joined only once on an interface; its other addresses are announced all the
+    same. Link-local where possible: only what is sent from there tells others through which of their
+    interfaces they heard it, so that they can use the link-local addresses in it; and it stays when other
+    addresses come and go.
     """
     return [choice for interface in interfaces for choice in _multicast_choice_of(interface)]
 
@@ -148,7 +150,7 @@ def _multicast_choice_of(interface: Interface) -> list[str | int]:
         choice.append(_routable_first(interface.ipv4)[0])
     # Multicast to ::1 reaches nobody: the loopback interface is used with IPv4 alone.
     if interface.ipv6 and not interface.loopback:
-        choice.append(interface.index)
+        choice.append(interface.link_local or interface.index)
     return choice
 
 
@@ -180,10 +182,14 @@ def read_interfaces() -> tuple[Interface, ...]:
         for adapter in ifaddr.get_adapters():
             if adapter.index is None:  # removed since the system listed it
                 continue
-            interfaces.append(
-                _describe(adapter.name, adapter.index, list(adapter.ips), _flags(control, adapter.name))
-            )
-    return tuple(interfaces)
+            interfaces.append(_describe(adapter.name, adapter.index, list(adapter.ips), _flags(control, adapter.name)))
+    return tuple(_with_link_local(interface, interfaces) for interface in interfaces)
+
+
+def _with_link_local(interface: Interface, interfaces: Sequence[Interface]) -> Interface:
+    elsewhere = {address for other in interfaces if other is not interface for address in other.ipv6}
+    own = (one for one in interface.ipv6 if one not in elsewhere and ipaddress.ip_address(one).is_link_local)
+    return replace(interface, link_local=next(own, None))
 
 
 def _describe(name: str, index: int, addresses: Sequence[ifaddr.IP], flags: int) -> Interface:

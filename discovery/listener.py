@@ -4,8 +4,9 @@ Promises: at most MAX_NAMES names are followed at once and at most MAX_LOOKUPS q
 whatever the network claims; nothing is believed that `announcement.judge` refuses. `ask_again` forgets all
 that was cached and asks anew, so that what is heard afterwards is fresh.
 
-zeroconf reports what appears, but is silent when an address goes or a record quietly runs out: `reread` makes
-up for that at intervals.
+zeroconf reports what appears, but not what goes with it: the addresses that a new announcement no longer has
+leave its cache in silence a second later (RFC 6762 section 10.2). `reread` makes up for that, a moment after
+anything was heard and at intervals.
 
 For use from one event loop; `changed` is called in it.
 """
@@ -34,6 +35,7 @@ MAX_NAMES = 1000  # instance names followed at once: forged ones must not grow w
 MAX_LOOKUPS = 8  # names asked about at once, because what was heard of them is incomplete
 MAX_LOOKUPS_OF_NAME = 3  # until it is heard of again
 _LOOKUP_MILLISECONDS = 3000
+_FLUSH_SECONDS = 1.2  # after which a cache has dropped what an announcement replaced: one second, RFC 6762
 _TYPE_TXT, _TYPE_PTR, _CLASS_IN = 16, 12, 1  # RFC 1035 section 3.2
 
 
@@ -62,6 +64,7 @@ class Listener:
         self._attempts: dict[str, int] = {}
         self._lookups: dict[str, asyncio.Task[None]] = {}
         self._unusable: dict[str, str] = {}
+        self._heard_at: float | None = None  # when something was heard that was not reread since
 
     @property
     def is_flooded(self) -> bool:
@@ -95,8 +98,13 @@ class Listener:
             lookup.cancel()
         await asyncio.gather(*lookups, return_exceptions=True)
 
+    def is_reread_due(self, now: float) -> bool:
+        """Whether what was heard lately may look different by now."""
+        return self._heard_at is not None and now - self._heard_at >= _FLUSH_SECONDS
+
     def reread(self) -> None:
         """Take in what zeroconf has cached of every name, and ask about those that are incomplete."""
+        self._heard_at = None
         pointers = self._zeroconf.zeroconf.cache.get_all_by_details(SERVICE_TYPE, _TYPE_PTR, _CLASS_IN)
         for pointer in pointers[:MAX_NAMES]:
             if isinstance(pointer, DNSPointer):
@@ -114,9 +122,7 @@ class Listener:
                 rivals.add(claimed.decode("ascii", errors="replace"))
         return rivals
 
-    def _on_change(
-        self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
-    ) -> None:
+    def _on_change(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
         """What zeroconf calls, with these names for its arguments."""
         del zeroconf, service_type
         key = name.lower()
@@ -127,8 +133,8 @@ class Listener:
             self._table.gone(key)
             self._changed()
             return
-        if state_change is ServiceStateChange.Added:
-            self._attempts.pop(key, None)
+        self._attempts.pop(key, None)
+        self._heard_at = self._now()
         self._consider(name)
 
     def _consider(self, name: str) -> None:

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -96,9 +97,7 @@ class FixedPeers:
     def snapshot(self) -> dict[str, Candidate]:
         """A candidate for each entry whose addresses are known."""
         found = [
-            from_fixed(peer, entry.status.addresses)
-            for peer, entry in self._entries.items()
-            if entry.status.addresses
+            from_fixed(peer, entry.status.addresses) for peer, entry in self._entries.items() if entry.status.addresses
         ]
         return {candidate.key: candidate for candidate in found}
 
@@ -130,9 +129,10 @@ class Resolver:
             return await answer
 
     def join(self, timeout: float) -> None:
-        """Wait for lookups that were given up, together at most about `timeout` seconds each."""
+        """Wait for lookups that were given up, `timeout` seconds at most."""
+        deadline = time.monotonic() + timeout
         for thread in self._threads:
-            thread.join(timeout)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _look_up(host: str, answer: asyncio.Future[tuple[str, ...]]) -> None:

@@ -20,6 +20,7 @@ from discovery.damping import Damper, StateChanges, TokenBucket, WakeDetector
 from discovery.interfaces import Interface, Selection, announced_addresses, networks_of, select
 from discovery.listener import Listener
 from discovery.multicast import Multicast
+from discovery.quiet import QuietLog
 from discovery.resolving import FixedPeers, Resolver
 from discovery.settings import Settings
 from discovery.status import DiscoveryStatus, InterfaceStatus
@@ -38,9 +39,7 @@ _SETTLE_SECONDS = 30.0  # then one in this time
 class Worker:
     """Everything between start and close. Make it in the event loop that runs it."""
 
-    def __init__(
-        self, settings: Settings, pairing: int | None, preferred: Iterable[str], publish: Publish
-    ) -> None:
+    def __init__(self, settings: Settings, pairing: int | None, preferred: Iterable[str], publish: Publish) -> None:
         timing = settings.timing
         self._settings = settings
         self._now = settings.surroundings.monotonic
@@ -95,6 +94,8 @@ class Worker:
 
     async def run(self) -> None:
         """Work until `stop`; leaves no task and no socket behind."""
+        quiet = QuietLog(self._now, self._remember_trouble)
+        quiet.install()
         looking = asyncio.create_task(self._look_forever())
         stopping = asyncio.create_task(self._stopping.wait())
         try:
@@ -107,7 +108,10 @@ class Worker:
             if self._publishing is not None:
                 self._publishing.cancel()
             await self._close_multicast()
+            quiet.remove()
             self._resolver.join(_RESOLVER_PATIENCE_SECONDS)
+        if not looking.cancelled():
+            looking.result()  # raises what ended the loop: nothing but an error can
 
     # --- the loop
 
@@ -118,16 +122,15 @@ class Worker:
             except OSError as error:
                 await self._start_over(f"the network cannot be used: {error}")
             except Exception as error:
-                _log.exception("discovery starts over")
-                await self._start_over(f"unexpected: {error!r}")
+                await self._start_over(f"discovery starts over: {error!r}", error)
             self._publish()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._nudged.wait(), self._settings.timing.poll)
             self._nudged.clear()
 
-    async def _start_over(self, problem: str) -> None:
+    async def _start_over(self, problem: str, unexpected: Exception | None = None) -> None:
         """Close what is open; a later look opens it again, after longer and longer waits."""
-        self._note("multicast", problem)
+        self._note("multicast", problem, unexpected)
         await self._close_multicast()
         self._reopen_at = self._now() + self._reopen_wait
         self._reopen_wait = min(self._settings.timing.reopen_last, self._reopen_wait * 2)
@@ -180,21 +183,19 @@ class Worker:
             refresh = True
         else:
             refresh |= await self._use_interfaces(self._multicast, now, changed=changed, woke=woke)
-        self._note("multicast", None)
         await self._listen(now, interfaces, ask=changed or refresh)
         await self._announce(interfaces)
         await self._settle_conflict(now)
+        self._note("multicast", None)
+        self._reopen_wait = self._settings.timing.reopen_first
 
     def _open_multicast(self, interfaces: tuple[Interface, ...]) -> None:
-        multicast = Multicast(interfaces)
-        self._multicast = multicast
-        self._listener = Listener(multicast.zeroconf, self._table, self._now, self._publish_soon)
-        self._announcer = (
-            Announcer(multicast.zeroconf, self._settings.surroundings.wall)
-            if self._settings.announces
-            else None
-        )
-        self._reopen_wait = self._settings.timing.reopen_first
+        self._multicast = Multicast(interfaces)
+        zeroconf = self._multicast.zeroconf
+        self._listener = Listener(zeroconf, self._table, self._now, self._publish_soon)
+        self._announcer = None
+        if self._settings.announces:
+            self._announcer = Announcer(zeroconf, self._settings.surroundings.wall)
 
     async def _close_multicast(self) -> None:
         multicast, listener = self._multicast, self._listener
@@ -230,7 +231,7 @@ class Worker:
         if listener is None:
             return
         listener.networks = networks_of(interfaces)
-        listener.loopback = all(interface.loopback for interface in interfaces)
+        listener.loopback = bool(interfaces) and all(interface.loopback for interface in interfaces)
         flooded = listener.is_flooded
         self._note("flood", "more devices are heard than can be real: are they forged?" if flooded else None)
         if ask or (flooded and self._flood_bucket.take(now)):
@@ -238,7 +239,7 @@ class Worker:
             self._sweeps.append((self._now() + self._settings.timing.sweep_grace, self._now()))
             self._reread_at = now + self._settings.timing.reread
             await listener.ask_again()
-        elif now >= self._reread_at:
+        elif now >= self._reread_at or listener.is_reread_due(now):
             self._reread_at = now + self._settings.timing.reread
             listener.reread()
 
@@ -300,16 +301,20 @@ class Worker:
 
     # --- what others see
 
-    def _note(self, key: str, problem: str | None) -> None:
-        """Keep a problem, or its end, for the status, and log it if it is news."""
+    def _note(self, key: str, problem: str | None, unexpected: Exception | None = None) -> None:
+        """Keep a problem, or its end, for the status, and log it if it is news; what is unexpected with a trace."""
         if problem:
             self._last_error = problem
         if not self._problems.is_news(key, problem):
             return
         if problem:
-            _log.warning("%s", problem)
+            _log.warning("%s", problem, exc_info=unexpected)
         else:
             _log.info("%s: in order again", key)
+
+    def _remember_trouble(self, text: str) -> None:
+        """Keep what zeroconf warned of; it has logged it itself."""
+        self._last_error = text
 
     def _publish_soon(self) -> None:
         if self._publishing is None:
@@ -324,14 +329,13 @@ class Worker:
 
     def _status(self, candidates: Mapping[str, Candidate]) -> DiscoveryStatus:
         held = self._damper.held
-        in_use = [
-            InterfaceStatus(one.name, one.ipv4 + one.ipv6, one.name in held) for one in self._interfaces
-        ]
+        in_use = [InterfaceStatus(one.name, one.ipv4 + one.ipv6, one.name in held) for one in self._interfaces]
+        waiting = [(name, "changes too often") for name in sorted(held) if name not in self._damper.applied]
         return DiscoveryStatus(
             running=True,
             announced_as=None if self._announcer is None else self._announcer.label,
             interfaces=tuple(in_use),
-            left_out=self._selection.left_out,
+            left_out=(*self._selection.left_out, *waiting),
             fixed=self._fixed.statuses(),
             candidates=tuple(sorted(candidates.values(), key=lambda one: (one.name, one.key))),
             problems=self._problems.problems(),
