@@ -29,7 +29,6 @@ is there so that damage is noticed: another private key would silently be anothe
 What this module never does: show a private key in `repr`, in an error or in a log; let one be pickled; read a
 key that somebody else on the machine could have read or put there.
 """
-# ruff: noqa: N818 - errors are named by what happened, as in atop.errors
 
 from __future__ import annotations
 
@@ -123,9 +122,7 @@ class DeviceId:
         if len(symbols) != 2 * _HALF:
             raise InvalidDeviceId(f"a device id has 56 letters and digits; this one has {len(symbols)}")
         if strange := sorted(set(symbols) - set(_ALPHABET)):
-            raise InvalidDeviceId(
-                f"a device id has the letters A to Z and the digits 2 to 7, not {strange[0]!r}"
-            )
+            raise InvalidDeviceId(f"a device id has the letters A to Z and the digits 2 to 7, not {strange[0]!r}")
         values = [_VALUE[symbol] for symbol in symbols]
         for half in range(2):
             _check_half(values[half * _HALF : (half + 1) * _HALF], half)
@@ -155,9 +152,7 @@ class DeviceId:
 
     def __str__(self) -> str:
         symbols = _encode(self.digest)
-        return "-".join(
-            symbols[start : start + GROUP_CHARACTERS] for start in range(0, len(symbols), GROUP_CHARACTERS)
-        )
+        return "-".join(symbols[start : start + GROUP_CHARACTERS] for start in range(0, len(symbols), GROUP_CHARACTERS))
 
     def __repr__(self) -> str:
         return f"<DeviceId {self.short}>"
@@ -251,9 +246,7 @@ def _read(folder: int, path: str) -> Identity | None:
         return None
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise IdentityUnsafe(
-                f"{path} is a symbolic link: put the identity file itself there", path
-            ) from None
+            raise IdentityUnsafe(f"{path} is a symbolic link: put the identity file itself there", path) from None
         raise IdentityError(f"cannot open the identity file {path}: {error.strerror}", path) from error
     try:
         _check_private(os.fstat(descriptor), path)
@@ -349,13 +342,11 @@ def _check_half(values: list[int], half: int) -> None:
     off, weighted = first ^ values[-2], second ^ values[-1]
     if not off and not weighted:
         return
-    place: int | None = None  # where one wrong character would explain what is seen
-    if off and weighted:
-        place = (_EXPONENT[weighted] - _EXPONENT[off]) % 31
-    else:
-        place = _HALF_DATA + (0 if off else 1)
+    # Where one wrong character would explain what is seen; past the end, there must be more than one.
+    in_data = bool(off and weighted)
+    place = (_EXPONENT[weighted] - _EXPONENT[off]) % 31 if in_data else _HALF_DATA + (0 if off else 1)
     groups = _HALF // GROUP_CHARACTERS
-    if place < _HALF:
+    if place < (_HALF_DATA if in_data else _HALF):
         hint = f"look at group {half * groups + place // GROUP_CHARACTERS + 1} first"
     else:
         hint = f"look at groups {half * groups + 1} to {(half + 1) * groups}"

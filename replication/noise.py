@@ -21,7 +21,6 @@ What it never does: touch a socket, read a clock, start a thread, say whose key 
 `remote_static_public_key` with the members), or show a key in `repr`, in an error or in a log. Python cannot
 wipe memory, so keys live until they are collected.
 """
-# ruff: noqa: N818 - errors are named by what happened, as in atop.errors
 
 from __future__ import annotations
 
@@ -133,9 +132,7 @@ class CipherState:
         self._check_usable()
         if len(ciphertext) > MAX_MESSAGE_BYTES:
             self._dead = True
-            raise NoiseTooLong(
-                f"a message of {len(ciphertext)} bytes is over the {MAX_MESSAGE_BYTES} of the protocol"
-            )
+            raise NoiseTooLong(f"a message of {len(ciphertext)} bytes is over the {MAX_MESSAGE_BYTES} of the protocol")
         try:
             return self._cipher.decrypt(self._claim_nonce(), ciphertext, ad)
         except InvalidTag:
@@ -212,9 +209,7 @@ class _SymmetricState:
         return ciphertext
 
     def decrypt_and_hash(self, ciphertext: bytes) -> bytes:
-        plaintext = (
-            ciphertext if self.cipher is None else self.cipher.decrypt(self.handshake_hash, ciphertext)
-        )
+        plaintext = ciphertext if self.cipher is None else self.cipher.decrypt(self.handshake_hash, ciphertext)
         self.mix_hash(ciphertext)
         return plaintext
 
@@ -306,9 +301,7 @@ class HandshakeState:
         self._check_turn(writing=True)
         room = MAX_MESSAGE_BYTES - self._overhead()
         if len(payload) > room:
-            raise NoiseMisuse(
-                f"a payload of {len(payload)} bytes is over the {room} that this message has room for"
-            )
+            raise NoiseMisuse(f"a payload of {len(payload)} bytes is over the {room} that this message has room for")
         try:
             message = b"".join(self._write(part) for part in self._pattern[self._position])
             message += self._symmetric.encrypt_and_hash(payload)
@@ -330,9 +323,7 @@ class HandshakeState:
                 raise NoiseTooLong(f"a handshake message of {len(message)} bytes is over {MAX_MESSAGE_BYTES}")
             shortest = self._overhead()
             if len(message) < shortest:
-                raise NoiseRefused(
-                    f"a handshake message was cut to {len(message)} of at least {shortest} bytes"
-                )
+                raise NoiseRefused(f"a handshake message was cut to {len(message)} of at least {shortest} bytes")
             remaining = bytes(message)
             for part in self._pattern[self._position]:
                 remaining = self._read(part, remaining)

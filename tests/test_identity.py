@@ -107,9 +107,7 @@ def test_two_wrong_characters_in_a_half_are_noticed(
 ) -> None:
     text = list(str(device).replace("-", ""))
     for place in places:
-        text[half * 28 + place] = data.draw(
-            st.sampled_from(sorted(set(ALPHABET) - {text[half * 28 + place]}))
-        )
+        text[half * 28 + place] = data.draw(st.sampled_from(sorted(set(ALPHABET) - {text[half * 28 + place]})))
     with pytest.raises(InvalidDeviceId):
         DeviceId.parse("".join(text))
 
@@ -309,9 +307,7 @@ def test_no_directory_is_said_so(tmp_path: Path) -> None:
 # -- crashes and full disks ---------------------------------------------------------------------------------
 
 
-def test_the_key_is_on_the_disk_before_it_has_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_key_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
 
     def record(name: str, real: Any) -> Any:

@@ -223,9 +223,7 @@ def attacker_accepts_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("point", LOW_ORDER_POINTS)
 @pytest.mark.parametrize("which", ["_ephemeral", "_static"])
 @pytest.mark.parametrize("attacker_starts", [True, False])
-def test_a_key_of_low_order_is_refused(
-    point: str, psk: bytes | None, which: str, attacker_starts: bool
-) -> None:
+def test_a_key_of_low_order_is_refused(point: str, psk: bytes | None, which: str, attacker_starts: bool) -> None:
     sides = pair(psk)
     attacker, victim = sides if attacker_starts else sides[::-1]
     setattr(attacker, which, LowOrderKey(point))
@@ -278,18 +276,21 @@ def test_a_handshake_message_cut_at_any_byte_is_refused(psk: bytes | None, damag
 
 
 @psks
+def test_a_first_message_too_short_for_its_key_is_refused_at_once(psk: bytes | None) -> None:
+    for length in range(32 + (16 if psk else 0)):
+        with pytest.raises(NoiseRefused, match="cut"):
+            pair(psk)[1].read_message(bytes(length))
+
+
+@psks
 @given(damaged=st.integers(0, 2), extra=st.binary(min_size=1, max_size=40))
-def test_a_handshake_message_with_bytes_added_is_refused(
-    psk: bytes | None, damaged: int, extra: bytes
-) -> None:
+def test_a_handshake_message_with_bytes_added_is_refused(psk: bytes | None, damaged: int, extra: bytes) -> None:
     with pytest.raises(NoiseRefused):
         run_with_damage(psk, damaged, lambda message: message + extra)
 
 
 @given(noise_bytes=st.binary(max_size=300), message=st.integers(0, 1))
-def test_random_bytes_never_finish_a_handshake_nor_raise_anything_untyped(
-    noise_bytes: bytes, message: int
-) -> None:
+def test_random_bytes_never_finish_a_handshake_nor_raise_anything_untyped(noise_bytes: bytes, message: int) -> None:
     initiator, responder = pair(PSK)
     reader = responder
     if message == 1:
@@ -305,9 +306,7 @@ def test_random_bytes_never_finish_a_handshake_nor_raise_anything_untyped(
     where=st.floats(0, 1, exclude_max=True),
     bit=st.integers(0, 7),
 )
-def test_a_flipped_bit_in_a_transport_message_is_refused(
-    plaintext: bytes, ad: bytes, where: float, bit: int
-) -> None:
+def test_a_flipped_bit_in_a_transport_message_is_refused(plaintext: bytes, ad: bytes, where: float, bit: int) -> None:
     send, receive = CipherState(bytes(32)), CipherState(bytes(32))
     message = bytearray(send.encrypt(ad, plaintext))
     message[int(where * len(message))] ^= 1 << bit
@@ -459,6 +458,8 @@ def test_the_largest_transport_message_passes_and_one_byte_more_does_not() -> No
         send.encrypt(b"", bytes(MAX_PLAINTEXT_BYTES + 1))
     with pytest.raises(NoiseTooLong):
         receive.decrypt(b"", bytes(MAX_MESSAGE_BYTES + 1))
+    with pytest.raises(NoiseDead):
+        receive.decrypt(b"", send.encrypt(b"", b"text"))
     assert len(send.encrypt(b"", b"still usable")) == 28
 
 
