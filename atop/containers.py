@@ -92,7 +92,7 @@ class TrackedList(list[Any]):
     def __delitem__(self, index: Any) -> None:
         self._root.change(lambda: super(TrackedList, self).__delitem__(index))
 
-    def __iadd__(self, values: Iterable[Any]) -> TrackedList:
+    def __iadd__(self, values: Iterable[Any]) -> TrackedList:  # type: ignore[misc]  # as in typeshed
         self.extend(values)
         return self
 
@@ -159,7 +159,7 @@ class TrackedDict(dict[Any, Any]):
     def __delitem__(self, key: Any) -> None:
         self._root.change(lambda: super(TrackedDict, self).__delitem__(key))
 
-    def __ior__(self, other: Any) -> TrackedDict:
+    def __ior__(self, other: Any) -> TrackedDict:  # type: ignore[misc]  # as in typeshed
         self.update(other)
         return self
 
@@ -204,19 +204,19 @@ class TrackedSet(set[Any]):
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         return set, (set(self),)
 
-    def __ior__(self, other: Any) -> TrackedSet:
+    def __ior__(self, other: Any) -> TrackedSet:  # type: ignore[misc]  # as in typeshed
         self.update(other)
         return self
 
-    def __iand__(self, other: Any) -> TrackedSet:
+    def __iand__(self, other: Any) -> TrackedSet:  # type: ignore[misc]  # as in typeshed
         self.intersection_update(other)
         return self
 
-    def __isub__(self, other: Any) -> TrackedSet:
+    def __isub__(self, other: Any) -> TrackedSet:  # type: ignore[misc]  # as in typeshed
         self.difference_update(other)
         return self
 
-    def __ixor__(self, other: Any) -> TrackedSet:
+    def __ixor__(self, other: Any) -> TrackedSet:  # type: ignore[misc]  # as in typeshed
         self.symmetric_difference_update(other)
         return self
 

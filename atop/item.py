@@ -13,6 +13,7 @@ Names that begin with an underscore are not stored: they are the program's own, 
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -102,7 +103,12 @@ class Field:
         return value if type(value) in ATOMS else item._present(self.name, value)
 
 
-@dataclass_transform(kw_only_default=True, field_specifiers=(ref,))
+def _slot(*, init: bool = True, kw_only: bool = True) -> Any:
+    """How `Item` describes its own slots to type checkers (PEP 681); never called."""
+
+
+# `ref` is not among the specifiers, so that an attribute which is assigned one counts as having a default.
+@dataclass_transform(kw_only_default=True, field_specifiers=(_slot,))
 class ItemMeta(type):
     """Collects the annotated attributes of item classes, and registers the classes by type name."""
 
@@ -126,7 +132,7 @@ class ItemMeta(type):
         """Make the class; `version` is the schema version of its records, `type_name` what they call it."""
         if type(version) is not int or version < 1:
             raise TypeError(f"class {name}: version must be 1 or more, not {version!r}")
-        own = mcs._take_fields(name, namespace)
+        own = mcs._take_fields(name, bases, namespace)
         cls = super().__new__(mcs, name, bases, namespace)
         inherited: dict[str, Field] = {}
         for base in reversed(cls.__mro__[1:]):
@@ -143,8 +149,8 @@ class ItemMeta(type):
         return cls
 
     @staticmethod
-    def _take_fields(class_name: str, namespace: dict[str, Any]) -> dict[str, Field]:
-        """Replace the annotated attributes in a class body by descriptors."""
+    def _take_fields(class_name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> dict[str, Field]:
+        """Replace the annotated attributes in a class body, and new defaults of inherited ones, by descriptors."""
         fields: dict[str, Field] = {}
         if namespace.get("__module__") == __name__:
             return fields  # Item's own annotations are not attributes of items
@@ -157,16 +163,34 @@ class ItemMeta(type):
             rule: Rule = "nullify"
             if isinstance(default, _Ref):
                 default, rule = default.default, default.on_delete
-            fields[name] = namespace[name] = Field(name, default, rule)
+            fields[name] = Field(name, default, rule)
+        inherited = {name: f for base in reversed(bases) for name, f in getattr(base, "_fields", {}).items()}
+        for name, value in namespace.items():
+            if name in fields:
+                continue
+            if isinstance(value, _Ref):
+                raise TypeError(
+                    f"class {class_name}: {name} = ref(...) needs an annotation: {name}: Item | None = ref()"
+                )
+            if name in inherited and not hasattr(type(value), "__get__"):
+                fields[name] = Field(name, value, inherited[name].on_delete)
+        namespace.update(fields)
         return fields
 
     if not TYPE_CHECKING:  # a checker should see the constructor that the annotations describe
 
-        def __call__(cls, store, *arguments, **attributes):
+        def __call__(cls, store, /, *arguments, **attributes):
             """Make an item, as one transaction where none is under way."""
-            if current(store) is not None:
+            transaction = current(store)
+            if transaction is None:
+                if not hasattr(store, "_new_item_id"):
+                    raise TypeError(f"{cls.__name__}(store, ...): the first argument is a Store, not {store!r}")
+                make = functools.partial(super().__call__, store, *arguments, **attributes)
+                return store.transact(make, label=f"create {cls.__name__}")
+            if cls.__init__ is Item.__init__:
                 return super().__call__(store, *arguments, **attributes)
-            return store.transact(super().__call__, store, *arguments, label=f"create {cls.__name__}", **attributes)
+            with transaction.savepoint():  # an `__init__` that raises half-way leaves no half of an item behind
+                return super().__call__(store, *arguments, **attributes)
 
 
 class Item(metaclass=ItemMeta, type_name="atop.Item"):
@@ -176,12 +200,16 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
 
     if TYPE_CHECKING:
         _fields: ClassVar[dict[str, Field]]
-    _store: Store
-    _id: int
-    _state: State | None  # as last committed, or None until it is needed; replaced, never changed
-    _views: dict[str, Any] | None  # attribute -> live container of `_state`, for reads outside of transactions
+        # The only positional argument of the constructor that checkers work out for subclasses.
+        store: Store = _slot(kw_only=False)
+        _store: Store = _slot(init=False)
+        _id: int = _slot(init=False)
+        # As last committed, or None until it is needed; replaced, never changed.
+        _state: State | None = _slot(init=False)
+        # Attribute -> live container of `_state`, for reads outside of transactions.
+        _views: dict[str, Any] | None = _slot(init=False)
 
-    def __init__(self, store: Store, **attributes: Any) -> None:
+    def __init__(self, store: Store, /, **attributes: Any) -> None:
         """Create an item in `store` with these attributes.
 
         Raises:
@@ -213,6 +241,13 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
             setattr(self, name, value)
 
     # -- what every item has
+
+    if not TYPE_CHECKING:
+
+        @property
+        def store(self):
+            """The store that holds this item."""
+            return self._store
 
     @property
     def item_id(self) -> int:
@@ -285,6 +320,9 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
             return f"<{type(self).__name__} {self._id}, unreadable: {error}>"
         return f"<{type(self).__name__} {self._id}{f' {named!r}' if named is not None else ''}>"
 
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._read()]
+
     def __copy__(self) -> Item:
         return self
 
@@ -300,7 +338,8 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
 
         def __getattr__(self, name):
             if name.startswith("_"):
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+                hint = ": call super().__init__(store, ...) first" if name == "_store" else ""
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
             value = self._read().get(name, _MISSING)
             if value is _MISSING:
                 raise self._no_attribute(name)
@@ -487,7 +526,7 @@ def set_slots(item: Item, store: Store, item_id: int) -> None:
 
 _CONTAINERS = frozenset({list, dict, set, tuple, frozenset})
 _RESERVED: frozenset[str] = frozenset()
-_RESERVED = frozenset(n for n in vars(Item) if not n.startswith("_")) | {"store"}
+_RESERVED = frozenset(n for n in vars(Item) if not n.startswith("_"))
 
 
 def class_named(type_name: str) -> type[Item] | None:
