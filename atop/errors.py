@@ -91,6 +91,10 @@ class TransactionTooLarge(AtopError):
     """One transaction changes more than the store can lock at once: split it into several."""
 
 
+class UnknownFormat(AtopError, ValueError):
+    """A file is of no format that can be imported, or a pool cannot be exported in this one."""
+
+
 class NoTransaction(AtopError):
     """The call needs to be outside of, or inside of, a transaction, and is not."""
 
