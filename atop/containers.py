@@ -67,6 +67,32 @@ def to_live(stored: Any, root: Root) -> Any:
     return stored
 
 
+def contents_below(top: Any) -> list[tuple[Any, Any]]:
+    """Every container in and below `top`, each with a plain copy of what it holds now, for `put_back`."""
+    found: list[tuple[Any, Any]] = []
+    waiting = [top]
+    while waiting:
+        value = waiting.pop()
+        kind = type(value)
+        if kind is TrackedList:
+            found.append((value, list(value)))
+            waiting.extend(value)
+        elif kind is TrackedDict:
+            found.append((value, dict(value)))
+            waiting.extend(value.values())
+        elif kind is TrackedSet:
+            found.append((value, set(value)))  # what can be hashed has no containers in it
+        elif kind is tuple:
+            waiting.extend(value)
+    return found
+
+
+def put_back(contents: list[tuple[Any, Any]]) -> None:
+    """Have containers hold again what `contents_below` found in them: the same objects, at every depth."""
+    for container, values in contents:
+        container._refill(values)
+
+
 class TrackedList(list[Any]):
     """A list that is the value, or part of the value, of an item's attribute."""
 
@@ -77,8 +103,8 @@ class TrackedList(list[Any]):
         super().__init__(values)
         self._root = root
 
-    def _refill(self, live: TrackedList) -> None:
-        super().__setitem__(slice(None), live)
+    def _refill(self, values: list[Any]) -> None:
+        super().__setitem__(slice(None), values)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         return list, (list(self),)
@@ -146,9 +172,9 @@ class TrackedDict(dict[Any, Any]):
         super().__init__(values)
         self._root = root
 
-    def _refill(self, live: TrackedDict) -> None:
+    def _refill(self, values: dict[Any, Any]) -> None:
         super().clear()
-        super().update(live)
+        super().update(values)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         return dict, (dict(self),)
@@ -197,9 +223,9 @@ class TrackedSet(set[Any]):
         super().__init__(values)
         self._root = root
 
-    def _refill(self, live: TrackedSet) -> None:
+    def _refill(self, values: set[Any]) -> None:
         super().clear()
-        super().update(live)
+        super().update(values)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         return set, (set(self),)

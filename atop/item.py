@@ -206,8 +206,9 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
         _id: int = _slot(init=False)
         # As last committed, or None until it is needed; replaced, never changed.
         _state: State | None = _slot(init=False)
-        # Attribute -> live container of `_state`, for reads outside of transactions.
-        _views: dict[str, Any] | None = _slot(init=False)
+        # A state, and attribute -> container that shows what it has there, for reads outside of transactions. Not
+        # used unless the state is the item's.
+        _views: tuple[State, dict[str, Any]] | None = _slot(init=False)
 
     def __init__(self, store: Store, /, **attributes: Any) -> None:
         """Create an item in `store` with these attributes.
@@ -411,7 +412,8 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
             if step is None:
                 continue
             try:
-                attributes = {str(n): to_stored(v, f"{cls.__name__}.{n}") for n, v in step(dict(attributes)).items()}
+                given = {n: to_stored(v, n) for n, v in attributes.items()}  # a copy: the step may change it in place
+                attributes = {str(n): to_stored(v, f"{cls.__name__}.{n}") for n, v in step(given).items()}
             except Exception as error:
                 raise UpgradeFailed(
                     f"item {self._id}: the upgrade of {cls._type_name} from version {version} failed: "
@@ -440,25 +442,39 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
         if type(stored) in TRACKED or type(stored) not in _CONTAINERS:
             return stored
         transaction = current(self._store)
-        views: dict[str, Any] | None
         if transaction is not None:
             views = transaction.views.setdefault(self._id, {})
+            if name not in views and self._views is not None:
+                view = self._views[1].get(name)  # the program may hold it: it should see what it changes
+                if view is not None and to_stored(view, name) == stored:
+                    self._views[1].pop(name, None)
+                    views[name] = view
         else:
-            views = self._views
-            if views is None:
-                views = {}
-                set_views(self, views)
+            state = self._state
+            if state is None or state.attributes.get(name, self._default(name)) is not stored:
+                return present(stored, self, name)  # another thread's commit has come between
+            views = self._views_of(state)
         view = views.get(name)
-        if view is None and transaction is not None and self._views is not None:
-            view = self._views.get(name)  # the program may hold it: it should see what it changes
-            if view is not None and to_stored(view, name) == stored:
-                del self._views[name]
-                views[name] = view
-            else:
-                view = None
         if view is None:
             view = views[name] = present(stored, self, name)
         return view
+
+    def _views_of(self, state: State) -> dict[str, Any]:
+        """The containers that show the attributes of the item's present state."""
+        views = self._views
+        if views is None or views[0] is not state:
+            views = state, {}
+            set_views(self, views)
+        return views[1]
+
+    def _keep_view(self, name: str, top: Any) -> None:
+        """Show this container from now on, if it holds what the attribute does."""
+        state = self._state
+        if state is not None:
+            held = state.attributes.get(name, self._default(name))
+            shown = to_stored(top, name)
+            if type(shown) is type(held) and shown == held:
+                self._views_of(state).setdefault(name, top)
 
     def _live_value(self, stored: Reference | FileInfo) -> Any:
         """The item or file that a stored value stands for; None for an item that is gone."""
@@ -490,9 +506,9 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
                     )
                 attributes[root.name] = root.top
                 transaction.views.setdefault(self._id, {})[root.name] = root.top
-                transaction.borrow(root, shown)
+                transaction.borrow(root.top)
                 if self._views is not None:
-                    self._views.pop(root.name, None)
+                    self._views[1].pop(root.name, None)
             return operate()
 
         if current(self._store) is not None:
@@ -513,7 +529,7 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
 _set_store: Callable[[Item, Any], None] = Item._store.__set__  # type: ignore[attr-defined]  # a slot
 _set_id: Callable[[Item, int], None] = Item._id.__set__  # type: ignore[attr-defined]  # a slot
 set_state: Callable[[Item, State | None], None] = Item._state.__set__  # type: ignore[union-attr]  # a slot
-set_views: Callable[[Item, dict[str, Any] | None], None] = Item._views.__set__  # type: ignore[union-attr]  # a slot
+set_views: Callable[[Item, Any], None] = Item._views.__set__  # type: ignore[union-attr]  # a slot
 
 
 def set_slots(item: Item, store: Store, item_id: int) -> None:
@@ -539,6 +555,8 @@ def _convert_item(value: Any, store: Store | None) -> Reference | None:
         return None
     if store is not None and value._store is not store:
         raise UnstorableValue(f"{value!r} belongs to another store, so an item of this one cannot refer to it")
+    if store is not None and store._find(value._id) is None:
+        raise NoSuchItem(value._id)
     return Reference(value._id)
 
 

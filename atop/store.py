@@ -256,6 +256,7 @@ class Store(ClassicStore):
             if not (transaction.entries or transaction.catalog):
                 self._check_reads(transaction)
                 transaction.open = False
+                transaction.return_views()
                 return
             builder = Builder(transaction, self._numbers.commit_id())
             write_set = builder.build(self._now())
@@ -272,6 +273,7 @@ class Store(ClassicStore):
             transaction.rollback()
             raise
         transaction.open = False
+        transaction.return_views()
         for callback in transaction.after_commit:
             callback()
 

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from atop.containers import TRACKED, Root, to_live
+from atop.containers import TRACKED, contents_below, put_back
 from atop.errors import Conflict, NoSuchItem, NoTransaction, Restricted
 from atop.indexes import Plan, make_plan
 from atop.overlay import Overlay, keys_in
@@ -91,16 +91,15 @@ class _Snapshot:
     def __init__(self, entry: Entry) -> None:
         self._entry = entry
         self._attributes = dict(entry.attributes)
-        self._held = {n: to_stored(v, n) for n, v in entry.attributes.items() if type(v) in TRACKED}
+        self._held = [contents_below(v) for v in entry.attributes.values() if type(v) in TRACKED]
         self._rest = entry.pools, entry.deleted, entry.touched, entry.level
 
     def restore(self) -> None:
         """Put attributes, and the containers that the program holds, back."""
         entry = self._entry
         entry.attributes = self._attributes
-        for name, stored in self._held.items():
-            top = self._attributes[name]
-            top._refill(to_live(stored, top._root))
+        for contents in self._held:
+            put_back(contents)
         entry.pools, entry.deleted, entry.touched, entry.level = self._rest
 
 
@@ -122,7 +121,8 @@ class Transaction:
         self.views: dict[int, dict[str, Any]] = {}  # item id -> attribute -> container shown to the program
         self.catalog: dict[str, tuple[int | None, int | None]] = {}  # name -> (item id expected, item id to be)
         self.after_commit: list[Callable[[], None]] = []
-        self._borrowed: list[tuple[Root, Any]] = []  # containers changed here that the program got before
+        # What containers that the program had got before held, until they were changed here.
+        self._borrowed: list[list[tuple[Any, Any]]] = []
         self._savepoints: list[dict[int, _Snapshot | None]] = []
         self._overlay: Overlay | None = None
         self._plans: dict[int, tuple[Any, Plan]] = {}
@@ -237,9 +237,9 @@ class Transaction:
         self._changed(item_id)
         return entry
 
-    def borrow(self, root: Root, shown: Any) -> None:
-        """Note a container of the program's that is changed here, and what it held, for a rollback."""
-        self._borrowed.append((root, shown))
+    def borrow(self, top: Any) -> None:
+        """Note what a container of the program's, about to be changed here, holds, for a rollback."""
+        self._borrowed.append(contents_below(top))
 
     def name(self, name: str, item_id: int | None) -> None:
         """Have the catalog's `name` stand for this item, or for none."""
@@ -370,13 +370,20 @@ class Transaction:
         """Drop everything, and put the containers that the program holds back to what they showed."""
         self.open = False
         self._return_borrowed(0)
+        self.return_views()
         self.entries.clear()
         self.views.clear()
 
+    def return_views(self) -> None:
+        """Let items go on showing the containers that they showed here, where these hold what is committed."""
+        for views in self.views.values():
+            for name, top in views.items():
+                if type(top) in TRACKED:
+                    top._root.item._keep_view(name, top)
+
     def _return_borrowed(self, down_to: int) -> None:
         while len(self._borrowed) > down_to:
-            root, shown = self._borrowed.pop()
-            root.top._refill(to_live(shown, root))
+            put_back(self._borrowed.pop())
 
 
 def without(value: Any, item_id: int) -> Any:

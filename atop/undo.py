@@ -75,6 +75,7 @@ class _Undo:
             self._refuse("it changed the indexes of a pool: use add_index and drop_index")
         self._check_untouched(item, names)
         attributes = self._transaction.entry(item).attributes
+        self._transaction.views.pop(item._id, None)
         for name in change.added:
             attributes.pop(name, None)
         for name, value in change.before.items():
