@@ -41,7 +41,7 @@ from atop.errors import (
 )
 from atop.indexes import prefix_of
 from atop.records import pack_u64, unpack_u64
-from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, WriteSet
+from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, WriteSet, pool_counter
 
 log = logging.getLogger(__name__)
 
@@ -297,6 +297,11 @@ class Engine:
             self._calls.pop()
         return self.get(ITEMS, key)
 
+    def get_items(self, keys: list[bytes]) -> list[bytes | None]:
+        """The records of several items, None where there is none."""
+        get = self._items.get
+        return self._call(ITEMS, lambda: [get(key) for key in keys])
+
     def version(self, item_id: int) -> int | None:
         """The version of an item as committed, or None if there is no such item."""
         start = self._call(ITEMS, lambda: self._items.get(pack_u64(item_id), dlen=8, doff=0))
@@ -324,19 +329,22 @@ class Engine:
 
         def scan() -> list[tuple[bytes, bytes]]:
             found: list[tuple[bytes, bytes]] = []
+            add = found.append
             cursor = handle.cursor()
             try:
                 if reverse:
                     pair = cursor.prev() if cursor.set_range(stop) is not None else cursor.last()
                     step = cursor.prev
-                    while pair is not None and len(found) < limit and pair[0] >= start:
-                        found.append(pair)
+                    while pair is not None and pair[0] >= start:
+                        add(pair)
+                        if len(found) >= limit:
+                            break
                         pair = step()
                 else:
                     pair = cursor.set_range(start)
                     step = cursor.next
                     while pair is not None and pair[0] < stop:
-                        found.append(pair)
+                        add(pair)
                         if len(found) >= limit:
                             break
                         pair = step()
@@ -467,6 +475,10 @@ class Engine:
             found = self._tables[CATALOG].get(name.encode(), txn=txn)
             if (unpack_u64(found)[0] if found is not None else None) != expected:
                 raise Conflict(f"another commit has given the name {name!r} to another item")
+        for pool_id, size in write_set.sizes:
+            counter = self._tables[COUNTERS].get(pool_counter(pool_id), txn=txn)
+            if (int.from_bytes(counter, signed=True) if counter is not None else 0) != size:
+                raise Conflict(f"another commit added an item to pool {pool_id} meanwhile: try again", pool_id)
 
     def _check_versions(self, versions: list[tuple[int, int]], txn: Any) -> None:
         get = self._items.get

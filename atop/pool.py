@@ -14,7 +14,7 @@ from heapq import merge
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atop.classic import ClassicPool
-from atop.errors import NoSuchIndex, NoTransaction, TransactionTooLarge
+from atop.errors import NoSuchIndex, NoSuchItem, NoTransaction, TransactionTooLarge
 from atop.indexes import BUILDING, READY, IndexDefinition, index_keys, prefix_of, words_of
 from atop.item import Item
 from atop.keys import encode, encode_prefix, encode_tuple, successor
@@ -90,8 +90,8 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
         attributes["indexes"] = {}
         attributes["next_number"] = 1
         attributes["doomed"] = ()
-        for spec in indexes:
-            self.add_index(*_spec(spec))
+        for spec in index_specs(indexes):
+            self.add_index(*spec)
 
     # -- members
 
@@ -107,6 +107,7 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
 
     def remove(self, item: Item) -> None:
         """Take an item out of the pool; it stays in the store. Raises KeyError if it is not in the pool."""
+        self._check_member(item)
 
         def remove(transaction: Transaction) -> None:
             pools = transaction.pools_of(item)
@@ -136,7 +137,12 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
                 progress(min(done, total), total)
 
     def __contains__(self, item: object) -> bool:
-        return isinstance(item, Item) and item._store is self._store and self._id in item._pool_ids()
+        if not isinstance(item, Item) or item._store is not self._store:
+            return False
+        try:
+            return self._id in item._pool_ids()
+        except NoSuchItem:
+            return False
 
     def __len__(self) -> int:
         self._read()
@@ -155,6 +161,11 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
         """The members, by id."""
         low = prefix_of(self._id, 0)
         yield from self._walk(None, low, _after(low), False, None)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "name":
+            raise AttributeError(f"the name of {self._called()} cannot be changed: it is what store.pool finds it by")
+        super().__setattr__(name, value)
 
     def _check_member(self, item: Item) -> None:
         if not isinstance(item, Item):
@@ -229,13 +240,18 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
                 f"where it is built in batches (a transaction indexes {MAX_AT_ONCE:,} at most)"
             )
         number = self._read()["next_number"]
-        definition = IndexDefinition(number, chosen, nocase, words, READY if at_once or not size else BUILDING)
+        definition = IndexDefinition(number, chosen, nocase, words, READY if at_once else BUILDING)
         attributes = transaction.write(self)
         attributes["next_number"] = number + 1
         attributes["indexes"] = {**attributes["indexes"], name: tuple(definition)}
         if at_once:
             for item in self:
                 transaction.entry(item)
+            if not transaction.created(self._id):
+                # Members whose versions are checked, and no others: one that is added meanwhile would be left out.
+                transaction.sizes[self._id] = sum(
+                    entry.base is not None and self._id in entry.base.pools for entry in transaction.entries.values()
+                )
         return definition
 
     def _set_ready(self, transaction: Transaction, name: str, definition: IndexDefinition) -> None:
@@ -253,6 +269,8 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
                 pool_state = self._state or self._load()
                 versions = {self._id: pool_state.version}
                 puts: list[tuple[bytes, bytes | None]] = []
+                if tuple(definition) not in pool_state.attributes["indexes"].values():
+                    return versions, puts  # dropped, or finished by someone else, meanwhile
                 for item_id in item_ids:
                     state = self._store._read_state(item_id)
                     if state is None or self._id not in state.pools:
@@ -261,8 +279,6 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
                     puts += [(k, b"") for k in index_keys(prefix, definition, state.attributes, pack_u64(item_id))]
                 return versions, puts
 
-            if tuple(definition) not in self._read()["indexes"].values():
-                return  # dropped, or finished by someone else, meanwhile
             self._store._commit_entries(batch, f"build index {definition.number} of {self._called()}")
             done += len(chunk)
             if progress is not None:
@@ -284,17 +300,23 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
 
     def _sweep(self) -> None:
         """Remove the entries of dropped indexes; an interrupted sweep is finished by the next, or by compaction."""
+        if self._store._find(self._id) is None:
+            return  # the pool was deleted, and its entries with it
         for number in (self._state or self._load()).attributes["doomed"]:
-            low = prefix_of(self._id, number)
-            while keys := self._store._engine.keys(INDEX, low, _after(low), 4 * BUILD_BATCH):
-                gone: list[tuple[bytes, bytes | None]] = [(key, None) for key in keys]
-                self._store._commit_entries(lambda gone=gone: ({}, gone), f"remove index {number} of {self._called()}")  # type: ignore[misc]
+            self._remove_entries(number)
 
             def forget(transaction: Transaction, number: int = number) -> None:
                 attributes = transaction.write(self)
                 attributes["doomed"] = tuple(n for n in attributes["doomed"] if n != number)
 
             self._store._run(forget, f"index {number} of {self._called()} is removed")
+
+    def _remove_entries(self, number: int) -> None:
+        """Remove what is left of an index that no definition names, in batches."""
+        low = prefix_of(self._id, number)
+        while keys := self._store._engine.keys(INDEX, low, _after(low), 4 * BUILD_BATCH):
+            gone: list[tuple[bytes, bytes | None]] = [(key, None) for key in keys]
+            self._store._commit_entries(lambda gone=gone: ({}, gone), f"remove index {number} of pool {self._id}")  # type: ignore[misc]
 
     def _definition(self, name: str | tuple[str, ...], any_state: bool = False) -> IndexDefinition:
         name = index_name(name)
@@ -354,6 +376,8 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
         `at` is a position from 0 to 1, as a scroll bar gives it; `start` a key to jump to. The time it takes does not
         depend on the size of the pool.
         """
+        if size < 1:
+            raise ValueError(f"a page has at least one item, not {size}")
         definition = self._definition(index)
         low, high = span = self._span(definition, _UNSET, _UNSET, _UNSET, _UNSET)
         if start is not _UNSET:
@@ -464,9 +488,17 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
         if limit is not None and limit <= 0:
             return
         chunk = FIRST_CHUNK if limit is None else min(limit, LARGEST_CHUNK)
+        store = self._store
+        engine = store._engine
         for keys, sequence in self._key_chunks(low, high, reverse, chunk):
-            for item in self._store._items_at(keys, self._id, definition, sequence):
+            transaction = current(store)
+            entries = transaction.entries if transaction is not None else {}
+            for key, item in zip(keys, store._items_at(keys, self._id, definition, sequence), strict=True):
                 if item is None:
+                    continue
+                # The caller may have changed or deleted it since the chunk was read.
+                changed = engine.sequence != sequence or item._id in entries
+                if changed and not store._still_has_key(item, key, self._id, definition):
                     continue
                 yield item
                 if limit is not None and (limit := limit - 1) <= 0:
@@ -545,6 +577,9 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
                 f"{self._called()} has {size:,} items, and one transaction takes out {MAX_AT_ONCE:,} at most: "
                 "call clear() first"
             )
+        if not transaction.created(self._id):
+            for number in (self._state or self._load()).attributes["doomed"]:
+                self._remove_entries(number)  # the sweep that would do it finds no pool any more
         for item in list(self):
             transaction.set_pools(item, tuple(p for p in transaction.pools_of(item) if p != self._id))
         if self.name and transaction.store._named_pool_id(self.name) == self._id:
@@ -565,8 +600,11 @@ def index_name(name: str | tuple[str, ...]) -> str:
     return name if isinstance(name, str) else ",".join(name)
 
 
-def _spec(spec: str | tuple[str, ...] | Index) -> Index:
-    return spec if isinstance(spec, Index) else Index(index_name(spec), spec)
+def index_specs(indexes: Iterable[str | tuple[str, ...] | Index]) -> list[Index]:
+    """What to keep, in full, of the indexes that a caller asks for."""
+    if isinstance(indexes, (str, Index)):
+        raise TypeError(f"indexes is a list of what to index, as in indexes=[{indexes!r}]")
+    return [spec if isinstance(spec, Index) else Index(index_name(spec), spec) for spec in indexes]
 
 
 def _encoded(definition: IndexDefinition, key: Any) -> bytes:

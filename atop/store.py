@@ -11,6 +11,7 @@ Every method may be called by any thread. What a call changes outside of a trans
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import threading
 import time
@@ -45,7 +46,7 @@ from atop.item import Item, Rule, class_named, set_slots, set_state, set_views
 from atop.journal import Commit, Revision
 from atop.maintenance import DEFAULT_KEEP, CompactReport, compact
 from atop.owner import OwnerLock
-from atop.pool import Index, Pool, index_name, pool_key
+from atop.pool import Index, Pool, index_specs, pool_key
 from atop.records import State, decode, dumps, pack_u64, unpack_u64
 from atop.transaction import CURRENT, Transaction, active, current
 from atop.undo import undo
@@ -81,6 +82,7 @@ class _Scope:
 
     def __enter__(self) -> Transaction:
         outer = current(self._store)
+        self._inner = None
         if outer is not None:
             self._inner = outer.savepoint()
             self._inner.__enter__()
@@ -135,6 +137,7 @@ class Store(ClassicStore):
         self.path = Path(path).expanduser().absolute()
         self._live: dict[int, weakref.ref[Item]] = {}
         self._live_lock = threading.Lock()
+        self._state_lock = threading.Lock()
         self._sweep_at = FIRST_SWEEP
         self._clock_lock = threading.Lock()
         self._patience = threading.Lock()
@@ -214,7 +217,7 @@ class Store(ClassicStore):
         """
         return _Scope(self, label)
 
-    def transact(self, function: Callable[..., T], *arguments: Any, label: str = "", **named: Any) -> T:
+    def transact(self, function: Callable[..., T], /, *arguments: Any, label: str = "", **named: Any) -> T:
         """Call `function` in a transaction and return what it does; again, from the start, when there is a Conflict.
 
         The function should do nothing but use the store: it may run several times.
@@ -291,9 +294,10 @@ class Store(ClassicStore):
 
     def _publish(self, builder: Builder) -> None:
         """Give the objects in memory their new states: in the same moment, for readers, as the database has them."""
-        for item, state in builder.states:
-            set_state(item, state)
-            set_views(item, None)
+        with self._state_lock:
+            for item, state in builder.states:
+                set_state(item, state)
+                set_views(item, None)
 
     def _commit_entries(
         self, batch: Callable[[], tuple[dict[int, int], list[tuple[bytes, bytes | None]]]], label: str
@@ -301,6 +305,8 @@ class Store(ClassicStore):
         """Commit index entries that `batch` works out, with the versions they depend on; again when those change."""
         while True:
             versions, operations = batch()
+            if not operations:
+                return
             commit_id, now = self._numbers.commit_id(), self._now()
             write_set = WriteSet(
                 commit_id,
@@ -391,9 +397,11 @@ class Store(ClassicStore):
 
     def _fetch(self, item_id: int, item: Item | None = None) -> Item | None:
         """Read an item from the database; `item` is the object that stands for it, if there is one."""
-        engine = self._engine
-        sequence = engine.sequence
-        record = engine.get_item(pack_u64(item_id))
+        sequence = self._engine.sequence
+        return self._object_from(item_id, self._engine.get_item(pack_u64(item_id)), item, sequence)
+
+    def _object_from(self, item_id: int, record: bytes | None, item: Item | None, sequence: int) -> Item | None:
+        """The object for an item with this record, which was read while the engine's `sequence` was this or later."""
         if record is None:
             return None
         try:
@@ -405,14 +413,19 @@ class Store(ClassicStore):
             if cls is None or cls._schema < state.schema:
                 cls = Item
             item = self._object_for(cls, item_id)
-        try:
-            if state.schema != type(item)._schema:
+        if state.schema != type(item)._schema:
+            try:
                 state = item._adapt(state)
-        except UpgradeFailed:
-            return item  # reading its attributes will try again, and raise
-        if not sequence & 1 and engine.sequence == sequence:
-            set_state(item, state)
+            except UpgradeFailed:
+                return item  # reading its attributes will try again, and raise
+        self._keep_state(item, state, sequence)
         return item
+
+    def _keep_state(self, item: Item, state: State, sequence: int) -> None:
+        """Have an object hold the state that was read at `sequence`, unless a commit may have come after."""
+        with self._state_lock:  # a commit that is published between the question and the answer would be lost
+            if not sequence & 1 and self._engine.sequence == sequence:
+                set_state(item, state)
 
     def _object_for(self, cls: type[Item], item_id: int) -> Item:
         """The object that stands for an item: the one there is, or a new one, without its state."""
@@ -427,8 +440,7 @@ class Store(ClassicStore):
         if record is None:
             raise NoSuchItem(item._id)
         state = item._adapt(decode(record))
-        if not sequence & 1 and engine.sequence == sequence:
-            set_state(item, state)
+        self._keep_state(item, state, sequence)
         return state
 
     def _read_state(self, item_id: int) -> State | None:
@@ -440,17 +452,26 @@ class Store(ClassicStore):
         self, keys: list[bytes], pool_id: int, definition: IndexDefinition | None, sequence: int
     ) -> list[Item | None]:
         """The items of index entries, None where an item is gone or has that key no longer."""
-        live, fetch = self._live, self._fetch
+        live = self._live
         transaction = current(self)
         entries = transaction.entries if transaction is not None else {}
         items: list[Item | None] = []
+        missing: list[tuple[int, bytes]] = []  # (place in items, item id as bytes)
         for key in keys:
             item_id = int.from_bytes(key[-8:])
             reference = live.get(item_id)
             item = reference() if reference is not None else None
-            if item is None or (item._state is None and item_id not in entries):
-                item = fetch(item_id, item)
+            if item is None or item._state is None:
+                if item_id in entries:
+                    item = entries[item_id].item
+                else:
+                    missing.append((len(items), key[-8:]))
             items.append(item)
+        if missing:
+            before = self._engine.sequence
+            records = self._engine.get_items([item_key for _, item_key in missing])
+            for (place, item_key), record in zip(missing, records, strict=True):
+                items[place] = self._object_from(int.from_bytes(item_key), record, items[place], before)
         if sequence & 1 or self._engine.sequence != sequence:
             return [
                 item
@@ -466,31 +487,38 @@ class Store(ClassicStore):
         if state is None:
             return False
         raw = state.raw or state
-        if definition is None or pool_id not in raw.pools:
-            return pool_id in raw.pools
-        return key in index_keys(prefix_of(pool_id, definition.number), definition, raw.attributes, key[-8:])
+        return _has_entry(key, pool_id, definition, raw.pools, raw.attributes)
+
+    def _still_has_key(self, item: Item, key: bytes, pool_id: int, definition: IndexDefinition | None) -> bool:
+        """As `_has_key`, as the current transaction sees the item."""
+        transaction = current(self)
+        entry = transaction.entries.get(item._id) if transaction is not None else None
+        if entry is None:
+            return self._has_key(item, key, pool_id, definition)
+        return not entry.deleted and _has_entry(key, pool_id, definition, entry.pools, entry.stored())
 
     def _remember(self, item: Item) -> Item:
         """Make an object the one that stands for its item; returns the one that already does, if there is one."""
         live = self._live
         reference = weakref.ref(item)
-        there = live.setdefault(item._id, reference)
-        if there is not reference:
-            with self._live_lock:
-                other = live[item._id]()
-                if other is not None:
-                    return other
+        if live.setdefault(item._id, reference) is not reference:
+            with self._live_lock:  # only here, and in the sweep, does a reference make way for another
+                there = live.setdefault(item._id, reference)()
+                if there is not None:
+                    return there
                 live[item._id] = reference
         if len(live) > self._sweep_at:
             self._sweep_live()
         return item
 
     def _sweep_live(self) -> None:
+        """Drop the references to objects that nobody holds any more."""
         with self._live_lock:
-            for item_id, reference in list(self._live.items()):
-                if reference() is None and self._live.get(item_id) is reference:
-                    del self._live[item_id]
-            self._sweep_at = max(FIRST_SWEEP, 2 * len(self._live))
+            live = self._live
+            for item_id in [item_id for item_id, reference in live.copy().items() if reference() is None]:
+                if live[item_id]() is None:
+                    del live[item_id]
+            self._sweep_at = max(FIRST_SWEEP, 2 * len(live))
 
     def _forget_states(self) -> None:
         """Have every object in memory read its state again."""
@@ -548,9 +576,9 @@ class Store(ClassicStore):
         if pool_id is None:
             if not create:
                 raise NoSuchPool(f"there is no pool {name!r} in {self.path}")
-            return self.transact(self._make_pool, name, list(indexes), label=f"create pool {name!r}")
+            return self.transact(self._make_pool, name, index_specs(indexes), label=f"create pool {name!r}")
         pool = self._pool_by_id(pool_id)
-        wanted = [spec if isinstance(spec, Index) else Index(index_name(spec), spec) for spec in indexes]
+        wanted = index_specs(indexes)
         if wanted:
             there = pool.indexes
             for spec in wanted:
@@ -725,11 +753,25 @@ class Store(ClassicStore):
         return compact(self, keep, progress, grace)
 
 
+def _has_entry(
+    key: bytes, pool_id: int, definition: IndexDefinition | None, pools: tuple[int, ...], attributes: dict[str, Any]
+) -> bool:
+    """Whether an item with these pools and attributes has this entry in an index; in the membership, without one."""
+    if definition is None or pool_id not in pools:
+        return pool_id in pools
+    return key in index_keys(prefix_of(pool_id, definition.number), definition, attributes, key[-8:])
+
+
 def transacted(function: Callable[P, T]) -> Callable[P, T]:
     """Make a function or method run in a transaction of the store, or of the item, that is its first argument.
 
     It runs again, from the start, when there is a Conflict: see `Store.transact`.
+
+    Raises:
+        TypeError: the function is a coroutine or a generator, whose body runs after its transaction would have ended.
     """
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        raise TypeError(f"{function.__qualname__} runs when its result is used: use `with store.transaction()` in it")
 
     @functools.wraps(function)
     def run(*arguments: P.args, **named: P.kwargs) -> T:
@@ -737,6 +779,6 @@ def transacted(function: Callable[P, T]) -> Callable[P, T]:
         store = first._store if isinstance(first, Item) else first
         if not isinstance(store, Store):
             raise TypeError(f"the first argument of {function.__name__} must be a Store or an Item")
-        return store.transact(function, *arguments, label=function.__name__, **named)
+        return store.transact(functools.partial(function, *arguments, **named), label=function.__name__)
 
     return run

@@ -10,6 +10,7 @@ exception which leaves it, and is caught further out, undoes just what it did.
 from __future__ import annotations
 
 import asyncio
+from asyncio.events import _get_running_loop  # several times as fast as asking current_task() for an error
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -38,7 +39,7 @@ def current(store: Store) -> Transaction | None:
             transaction.store is store
             and transaction.open
             and transaction.thread == get_ident()
-            and (transaction.task is None or transaction.task is _running_task())
+            and transaction.task is _running_task()
         ):
             return transaction
         transaction = transaction.outer
@@ -54,10 +55,7 @@ def active(store: Store) -> Transaction:
 
 
 def _running_task() -> Any:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None
+    return None if _get_running_loop() is None else asyncio.current_task()
 
 
 class Entry:
@@ -120,6 +118,7 @@ class Transaction:
         self.reads: dict[int, int] = {}
         self.views: dict[int, dict[str, Any]] = {}  # item id -> attribute -> container shown to the program
         self.catalog: dict[str, tuple[int | None, int | None]] = {}  # name -> (item id expected, item id to be)
+        self.sizes: dict[int, int] = {}  # pool id -> how many members it had when an index was made of them
         self.after_commit: list[Callable[[], None]] = []
         # What containers that the program had got before held, until they were changed here.
         self._borrowed: list[list[tuple[Any, Any]]] = []
@@ -204,10 +203,10 @@ class Transaction:
     def join_pool(self, item: Item, pool: Item) -> None:
         """Put an item into a pool, if it is not in it."""
         pool_id = pool._id
-        if pool_id not in self.reads:
+        if pool_id not in self.reads or pool_id in self.entries:
             self.read(pool)  # its indexes decide which entries are written, so the commit depends on its version
         entry = self.entries.get(item._id)
-        if entry is not None and entry.base is None and not entry.pools and not self._savepoints:
+        if entry is not None and entry.base is None and not (entry.pools or entry.deleted or self._savepoints):
             entry.pools = (pool_id,)
             self._changed(item._id)
         else:

@@ -56,6 +56,7 @@ class WriteSet:
     body: bytes  # what the journal keeps: pickle of (commit id, time, label, changes)
     length: int = 0  # about how many bytes the operations take
     files: list[bytes] = field(default_factory=list)  # digests of contents that must be in the file area
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # (pool id, members that it must have)
     base: int | None = None  # the engine's sequence at which all checks were known to hold; None elsewhere
 
     def size(self) -> int:
@@ -134,6 +135,7 @@ class Builder:
             body=body,
             length=self._bytes + len(body) + INDEX_ENTRY_BYTES * len(self._index),
             files=sorted(self._named_files),
+            sizes=list(transaction.sizes.items()),
             base=transaction.base,
         )
 
