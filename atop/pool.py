@@ -493,9 +493,8 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
         for keys, sequence in self._key_chunks(low, high, reverse, chunk):
             transaction = current(store)
             entries = transaction.entries if transaction is not None else {}
-            for key, item in zip(keys, store._items_at(keys, self._id, definition, sequence), strict=True):
-                if item is None:
-                    continue
+            valid, items = store._items_at(keys, self._id, definition, sequence)
+            for key, item in zip(valid, items, strict=True):
                 # The caller may have changed or deleted it since the chunk was read.
                 changed = engine.sequence != sequence or item._id in entries
                 if changed and not store._still_has_key(item, key, self._id, definition):
@@ -507,14 +506,13 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
     def _take(
         self, definition: IndexDefinition, low: bytes, high: bytes, size: int, reverse: bool
     ) -> tuple[list[bytes], list[Any]]:
-        """Keys and items of a range: one more than `size`, if there are so many. Items may be fewer by the last one."""
+        """Keys and items of a range: at least one more than `size`, if there are so many."""
         found_keys: list[bytes] = []
         found_items: list[Any] = []
         for keys, sequence in self._key_chunks(low, high, reverse, size + 1):
-            for key, item in zip(keys, self._store._items_at(keys, self._id, definition, sequence), strict=True):
-                if item is not None:
-                    found_keys.append(key)
-                    found_items.append(item)
+            valid, items = self._store._items_at(keys, self._id, definition, sequence)
+            found_keys += valid
+            found_items += items
             if len(found_keys) > size:
                 break
         return found_keys, found_items

@@ -412,7 +412,9 @@ class Store(ClassicStore):
             cls = class_named(state.type_name)
             if cls is None or cls._schema < state.schema:
                 cls = Item
-            item = self._object_for(cls, item_id)
+            item = cls.__new__(cls)
+            set_slots(item, self, item_id)
+            item = self._remember(item)
         if state.schema != type(item)._schema:
             try:
                 state = item._adapt(state)
@@ -450,8 +452,8 @@ class Store(ClassicStore):
 
     def _items_at(
         self, keys: list[bytes], pool_id: int, definition: IndexDefinition | None, sequence: int
-    ) -> list[Item | None]:
-        """The items of index entries, None where an item is gone or has that key no longer."""
+    ) -> tuple[list[bytes], list[Item]]:
+        """The items of index entries, with their keys; without those that are gone or have that key no longer."""
         live = self._live
         transaction = current(self)
         entries = transaction.entries if transaction is not None else {}
@@ -467,19 +469,23 @@ class Store(ClassicStore):
                 else:
                     missing.append((len(items), key[-8:]))
             items.append(item)
+        gone = False
         if missing:
             before = self._engine.sequence
             records = self._engine.get_items([item_key for _, item_key in missing])
+            object_from = self._object_from
             for (place, item_key), record in zip(missing, records, strict=True):
-                items[place] = self._object_from(int.from_bytes(item_key), record, items[place], before)
-        if sequence & 1 or self._engine.sequence != sequence:
-            return [
-                item
-                if item is not None and (item._id in entries or self._has_key(item, key, pool_id, definition))
-                else None
+                item = items[place] = object_from(int.from_bytes(item_key), record, items[place], before)
+                if item is None:
+                    gone = True
+        if gone or sequence & 1 or self._engine.sequence != sequence:
+            valid = [
+                (key, item)
                 for item, key in zip(items, keys, strict=True)
+                if item is not None and (item._id in entries or self._has_key(item, key, pool_id, definition))
             ]
-        return items
+            return [key for key, _ in valid], [item for _, item in valid]
+        return keys, items  # type: ignore[return-value]  # none of them is None
 
     def _has_key(self, item: Item, key: bytes, pool_id: int, definition: IndexDefinition | None) -> bool:
         """Whether a committed item has this entry in an index of a pool; in its membership, without a definition."""
