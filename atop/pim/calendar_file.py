@@ -14,13 +14,13 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from atop.pim.components import Component, read_components
 from atop.pim.contentline import parse_record, unescape
 from atop.pim.ical import as_text, blank_event, read_event, read_note
 from atop.pim.incoming import MAX_RECORD_BYTES, Broken, Record, fingerprint, hashed_uid
-from atop.pim.lines import open_lines, read_lines
+from atop.pim.lines import LineFile, Watch
 from atop.pim.zones import Zone, find_zone
 
 CONTAINERS = frozenset({"VCALENDAR"})
@@ -39,25 +39,21 @@ NOT_EVENTS = frozenset({"REPLY", "COUNTER", "DECLINECOUNTER", "REFRESH", "ADD"})
 # Properties that differ between two exports of the same event.
 VOLATILE = (b"DTSTAMP", b"LAST-MO", b"SEQUENC")
 
-Watch = Callable[[BinaryIO], None]
-
 
 def read_calendar(
     path: Path, watch: Watch | None = None, max_bytes: int = MAX_RECORD_BYTES
 ) -> Iterator[Record | Broken]:
     """The events, tasks and notes of a file, in order, then exceptions whose event the file does not have.
 
-    `watch` is called with the open file from time to time while it is read for the second time.
+    `watch` is told the position in the file while it is read for the second time.
     """
     zones = _Zones()
     with closing(_Exceptions()) as exceptions:
-        with open_lines(path) as stream:
-            _find_parts(stream, zones, exceptions, max_bytes)
+        with LineFile(path) as lines:
+            _find_parts(lines, zones, exceptions, max_bytes)
         reader = _Reader(zones, exceptions)
-        with open_lines(path) as stream:
-            for number, component in enumerate(read_components(read_lines(stream), CONTAINERS, max_bytes)):
-                if watch is not None and number % 100 == 0:
-                    watch(stream)
+        with LineFile(path, watch) as lines:
+            for component in read_components(lines, CONTAINERS, max_bytes):
                 yield from reader.read(component)
         yield from reader.read_rest()
 
@@ -141,9 +137,9 @@ class _Exceptions:
         self._database.close()
 
 
-def _find_parts(stream: BinaryIO, zones: _Zones, exceptions: _Exceptions, max_bytes: int) -> None:
+def _find_parts(lines: LineFile, zones: _Zones, exceptions: _Exceptions, max_bytes: int) -> None:
     calendar, method = 0, ""
-    for component in read_components(read_lines(stream), CONTAINERS, max_bytes):
+    for component in read_components(lines, CONTAINERS, max_bytes):
         if component.problem:
             continue  # reported when the file is read for the second time
         if component.name == "VCALENDAR":

@@ -71,6 +71,8 @@ def write_cell(value: Any, column: Column) -> str:
     if value is ABSENT or is_default(value, column.default):
         return ""
     if type(value) is str and column.kind in ("str", ""):
+        if not _is_text(value):
+            return f"json:{dumps(value)}"
         if value and not value.startswith(("'", "json:")) and (not _RISKY.match(value) or _HARMLESS.match(value)):
             return value
         return f"'{value}"
@@ -84,6 +86,15 @@ def write_cell(value: Any, column: Column) -> str:
         if repr(read(text)) == repr(value):  # not of a time with a named zone
             return text
     return f"json:{dumps(value)}"
+
+
+def _is_text(value: str) -> bool:
+    """Whether a text is characters, and no half of a surrogate pair."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_cell(cell: str, column: Column, decoder: Decoder) -> Any:

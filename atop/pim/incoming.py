@@ -66,6 +66,9 @@ class Record:
     fingerprint: bytes = b""
     patch: bool = False  # changes an event of this uid that is there already, and is not a whole event itself
     method: str = ""  # of an invitation (RFC 5546), in capitals
+    path: str = ""  # the file that it is from
+    folder: str = ""  # the mail folder that it is in
+    repeated: bool = False  # another record of the same file had this `uid`
     losses: list[str] = field(default_factory=list)  # what of it could not be taken up
     type_name: str = ""  # of an "item": its class
     exported_id: int = 0  # in the store that the record was exported from

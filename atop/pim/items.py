@@ -18,13 +18,25 @@ The attributes are those that people see and search; whatever else a file said o
 from __future__ import annotations
 
 import datetime
-from typing import Any
+import uuid
+from typing import TYPE_CHECKING, Any
 
 from atop import File, Index, Item, Pool, Store
 from atop.pim.incoming import Kind
 
 
-class Contact(Item, type_name="pim.Contact"):
+class _Identified:
+    """Gives an item a `uid` of its own where it is made without one, so that an export can be told from a copy."""
+
+    if not TYPE_CHECKING:  # a checker should see the constructor that the annotations describe
+
+        def __init__(self, store, **attributes):
+            if not attributes.get("uid"):
+                attributes["uid"] = f"urn:uuid:{uuid.uuid4()}"
+            super().__init__(store, **attributes)
+
+
+class Contact(_Identified, Item, type_name="pim.Contact"):
     """A person, an organization or a group of them.
 
     `email`, `phone` and `city` are those of the first entry of `emails`, `phones` and `addresses`, to sort and search
@@ -66,7 +78,7 @@ class Contact(Item, type_name="pim.Contact"):
     fingerprint: bytes = b""  # of the record that was imported last; see `importing`
 
 
-class Event(Item, type_name="pim.Event"):
+class Event(_Identified, Item, type_name="pim.Event"):
     """An appointment, or a task (`kind` "task", `end` the time it is due).
 
     Times carry the offset from UTC that holds at that moment, so they sort by instant and show the local time as
@@ -115,7 +127,7 @@ class Event(Item, type_name="pim.Event"):
     fingerprint: bytes = b""
 
 
-class Message(Item, type_name="pim.Message"):
+class Message(_Identified, Item, type_name="pim.Message"):
     """A mail message.
 
     Two messages with the same Message-ID and the same contents are one; if the contents differ, both are kept, and
@@ -146,7 +158,7 @@ class Message(Item, type_name="pim.Message"):
     fingerprint: bytes = b""
 
 
-class Note(Item, type_name="pim.Note"):
+class Note(_Identified, Item, type_name="pim.Note"):
     """A text to keep, or an entry of a journal."""
 
     uid: str = ""

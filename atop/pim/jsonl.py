@@ -16,9 +16,7 @@ import base64
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, BinaryIO, cast
 
 from atop import File
 from atop.pim.incoming import Broken, Record, fingerprint, hashed_uid
@@ -38,7 +36,7 @@ SPOOL_BYTES = 4 * 1024 * 1024
 # Longest name of a pool, in characters.
 MAX_POOL_NAME = 200
 
-KeepFile = Callable[[bytes, IO[bytes]], None]
+KeepFile = Callable[[bytes, BinaryIO], None]
 
 
 def header_line(pool: str, origin: str) -> str:
@@ -69,7 +67,7 @@ def file_lines(file: File) -> Iterator[str]:
             part = following
 
 
-class JsonLines(AbstractContextManager["JsonLines"]):
+class JsonLines:
     """Reads an export, line by line. `pool` is the name of its pool once the first line is read, or empty."""
 
     def __init__(self, lines: Iterable[bytes | None], decoder: Decoder, keep_file: KeepFile) -> None:
@@ -78,44 +76,33 @@ class JsonLines(AbstractContextManager["JsonLines"]):
         self._lines = lines
         self._decoder = decoder
         self._keep_file = keep_file
+        self.refers = False  # some item refers to others
         self._is_export = False
         self._contents: IO[bytes] | None = None
         self._digest = ""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._drop_contents()
-
     def records(self) -> Iterator[Record | Broken]:
-        """The items, in order. References to other items are left out of their `state`: see `references`."""
-        for number, line in enumerate(self._lines, 1):
-            if line is None:
-                yield Broken(number, "is a line that is too long")
-                continue
-            if not line.strip():
-                continue
-            try:
-                record = self._read(number, line)
-            except ValueError as error:
-                yield Broken(number, f"is no line of an export: {error}")
-            else:
-                if record is not None:
-                    yield record
-        if self._contents is not None:
-            yield Broken(number, f"the contents of file {self._digest[:12]} are cut short")
+        """The items, in order. References to other items are left out of their `state`: see `read_references`."""
+        number = 0
+        try:
+            for number, line in enumerate(self._lines, 1):
+                found = self._try(number, line)
+                if found is not None:
+                    yield found
+            if self._contents is not None:
+                yield Broken(number, f"the contents of file {self._digest[:12]} are cut short")
+        finally:
+            self._drop_contents()
 
-    def references(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """Line, exported id and referring attributes of the items that refer to others; after `records`."""
-        for number, line in enumerate(self._lines, 1):
-            if line is not None and b'"$ref"' in line:
-                try:
-                    entry = loads(decode(line))
-                    referring = _referring(entry["attributes"])
-                    if referring:
-                        yield number, entry["id"], {name: self._decoder.decode(v) for name, v in referring.items()}
-                except (ValueError, TypeError, KeyError):  # reported when it was read for the first time
-                    continue
+    def _try(self, number: int, line: bytes | None) -> Record | Broken | None:
+        if line is None:
+            return Broken(number, "is a line that is too long")
+        if not line.strip():
+            return None
+        try:
+            return self._read(number, line)
+        except ValueError as error:
+            return Broken(number, f"is no line of an export: {error}")
 
     def _read(self, number: int, line: bytes) -> Record | None:
         entry = loads(decode(line))
@@ -151,7 +138,7 @@ class JsonLines(AbstractContextManager["JsonLines"]):
         if entry.get("last") is True:
             self._contents.seek(0)
             try:
-                self._keep_file(bytes.fromhex(digest), self._contents)
+                self._keep_file(bytes.fromhex(digest), cast(BinaryIO, self._contents))
             finally:
                 self._drop_contents()
 
@@ -174,8 +161,20 @@ class JsonLines(AbstractContextManager["JsonLines"]):
         record = Record(kind, uid, state, number, len(line), fingerprint(line.strip()))
         record.type_name, record.exported_id = type_name, item_id
         record.references = list(referring)
+        self.refers = self.refers or bool(referring)
         record.losses = self._decoder.take_losses()
         return record
+
+
+def read_references(lines: Iterable[bytes | None]) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Line, exported id and referring attributes, in typed form, of the items that refer to others."""
+    for number, line in enumerate(lines, 1):
+        if line is not None and b'"$ref"' in line:
+            try:
+                entry = loads(decode(line))
+                yield number, entry["id"], _referring(entry["attributes"])
+            except (ValueError, TypeError, KeyError):  # reported when the items were read
+                continue
 
 
 def _referring(attributes: dict[str, Any]) -> dict[str, Any]:
@@ -190,8 +189,8 @@ def _plain(number: int, line: bytes, entry: dict[str, Any]) -> Record:
         name = attribute_name(key)
         if name and name not in state:
             state[name] = value
-    key = entry.get("uid", entry.get("id"))
-    uid = f"id:{key}" if isinstance(key, (str, int)) and key != "" else hashed_uid("line", line.strip())
+    own = entry.get("uid", entry.get("id"))
+    uid = f"id:{own}" if isinstance(own, (str, int)) and own != "" else hashed_uid("line", line.strip())
     record = Record("item", uid, state, number, len(line), fingerprint(line.strip()))
     record.type_name = "atop.Item"
     return record

@@ -24,6 +24,11 @@ SNIFF_BYTES = 64 * 1024
 # Bytes transcoded at a time.
 CHUNK_BYTES = 256 * 1024
 
+# Lines between two calls of what watches the reading: a fraction of a second's work.
+WATCH_LINES = 1_000
+
+Watch = Callable[[int], None]
+
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is the beginning of this one
@@ -83,25 +88,6 @@ def _carriage_returns_to_line_feeds(chunk: bytes, _final: bool) -> bytes:
     return chunk.replace(b"\r", b"\n")
 
 
-def open_lines(path: Path) -> BinaryIO:
-    """Open a file for reading by line: UTF-8 or an 8-bit encoding, without byte order mark."""
-    stream = path.open("rb")
-    try:
-        start = stream.read(SNIFF_BYTES)
-        stream.seek(0)
-        encoding = sniff_encoding(start)
-        if encoding == "utf-8-sig":
-            stream.seek(len(codecs.BOM_UTF8))
-        elif encoding is not None:
-            return io.BufferedReader(_Translated(stream, _to_utf8(encoding)), CHUNK_BYTES)
-        elif b"\r" in start and b"\n" not in start:
-            return io.BufferedReader(_Translated(stream, _carriage_returns_to_line_feeds), CHUNK_BYTES)
-    except BaseException:
-        stream.close()
-        raise
-    return stream
-
-
 def read_lines(stream: BinaryIO, max_line: int = MAX_LINE_BYTES) -> Iterator[bytes | None]:
     """The lines of a stream, each with its line feed; None stands for one that is longer than `max_line`."""
     readline = stream.readline
@@ -113,6 +99,51 @@ def read_lines(stream: BinaryIO, max_line: int = MAX_LINE_BYTES) -> Iterator[byt
             yield None
         else:
             yield line
+
+
+class LineFile:
+    """A file, read line by line once: iterate over it. Its encoding is UTF-8 or an 8-bit one, as far as lines show.
+
+    `watch` is called now and then with the position in the file, in bytes.
+    """
+
+    def __init__(self, path: Path, watch: Watch | None = None, max_line: int = MAX_LINE_BYTES) -> None:
+        """Open the file. Raises OSError."""
+        self._raw = path.open("rb")
+        self._stream: BinaryIO = self._raw
+        self._watch = watch
+        self._max_line = max_line
+        try:
+            self._find_encoding()
+        except BaseException:
+            self._raw.close()
+            raise
+
+    def _find_encoding(self) -> None:
+        start = self._raw.read(SNIFF_BYTES)
+        self._raw.seek(0)
+        encoding = sniff_encoding(start)
+        if encoding == "utf-8-sig":
+            self._raw.seek(len(codecs.BOM_UTF8))
+        elif encoding is not None:
+            self._stream = io.BufferedReader(_Translated(self._raw, _to_utf8(encoding)), CHUNK_BYTES)
+        elif b"\r" in start and b"\n" not in start:
+            self._stream = io.BufferedReader(_Translated(self._raw, _carriage_returns_to_line_feeds), CHUNK_BYTES)
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        if self._watch is None:
+            yield from read_lines(self._stream, self._max_line)
+            return
+        for number, line in enumerate(read_lines(self._stream, self._max_line)):
+            if number % WATCH_LINES == 0:
+                self._watch(self._raw.tell())
+            yield line
+
+    def __enter__(self) -> LineFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stream.close()
 
 
 def decode(data: bytes, charset: str | None = None) -> str:

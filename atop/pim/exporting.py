@@ -1,0 +1,298 @@
+"""Exports pools of a store as files that other programs read, and that an import reads back.
+
+    export_pool(store, "contacts", "contacts.vcf")
+    export_pool(store, store.pool("books"), "books.jsonl")
+
+Promises: every item of the pool is in the file, or named in the report; the file is there whole or not at all, for it
+is written beside its place and renamed when it is on the disk; a pool of any size takes the same memory. An import of
+the file into an empty store gives the same items, attribute for attribute, as far as the format can say them: JSON
+Lines everything, the contents of files included; CSV everything but these contents; vCard and iCalendar all attributes
+of contacts, and of events and notes. What is changed while an export runs may be in it or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, get_args
+
+from atop import File, Item, Pool, Store
+from atop.errors import NoSuchFile, UnknownFormat
+from atop.pim.cells import MORE_HEADING, TYPE_HEADING, Column, columns_of, write_cell
+from atop.pim.ical_out import CalendarWriter
+from atop.pim.items import Contact, Event, Note
+from atop.pim.jsonl import file_lines, header_line, item_line
+from atop.pim.report import MAX_NAMED, Progress
+from atop.pim.rows import MAX_COLUMNS
+from atop.pim.typed import dumps
+from atop.pim.vcard_out import write_card
+
+ExportFormat = Literal["vcard", "vcard3", "icalendar", "csv", "jsonl"]
+
+FORMATS: tuple[str, ...] = get_args(ExportFormat)
+
+SUFFIXES: dict[str, ExportFormat] = {
+    ".vcf": "vcard",
+    ".ics": "icalendar",
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
+
+# Attributes that are about imports and not about what was imported.
+BOOKKEEPING = frozenset({"fingerprint", "import_key"})
+
+# Digests remembered so that contents shared by items are written once; past it, some are written again.
+MAX_REMEMBERED_FILES = 100_000
+
+
+@dataclass
+class ExportReport:
+    """What an export wrote. `left_out` names the first of `left_out_count` items or parts of items that it lacks."""
+
+    written: int = 0
+    left_out: list[tuple[int, str]] = field(default_factory=list)  # item id, why
+    left_out_count: int = 0
+
+    def leave_out(self, item: Item, reason: str) -> None:
+        """Count and name something that is not in the file."""
+        self.left_out_count += 1
+        if len(self.left_out) < MAX_NAMED:
+            self.left_out.append((item.item_id, reason))
+
+
+def export_pool(
+    store: Store,
+    pool: Pool | str,
+    target: str | os.PathLike[str] | BinaryIO,
+    kind: ExportFormat | None = None,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Write all items of a pool to a file, or to a stream of bytes.
+
+    Args:
+        store: where from.
+        pool: the pool or its name.
+        target: a path, which is replaced only when all is written; or a stream, which is left open.
+        kind: the format ("vcard3" is vCard 3.0); by the suffix of the path unless given.
+        progress: called now and then with how many items are written, and of how many.
+
+    Raises:
+        NoSuchPool: there is no pool of this name.
+        UnknownFormat: the format is none, or cannot hold items of any class in the pool.
+        OSError: the file cannot be written.
+    """
+    source = store.pool(pool, create=False) if isinstance(pool, str) else pool
+    chosen = kind or (SUFFIXES.get(Path(target).suffix.lower()) if isinstance(target, (str, os.PathLike)) else None)
+    if chosen not in FORMATS:
+        raise UnknownFormat(f"say in which format to export: {', '.join(FORMATS)}")
+    writer = _WRITERS[chosen](store, source)
+    if isinstance(target, (str, os.PathLike)):
+        with _replacing(Path(target)) as stream:
+            writer.write(stream, progress)
+    else:
+        writer.write(target, progress)
+    return writer.report
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A stream to a new file beside `path`, that takes its place when it is whole and on the disk."""
+    final = path.resolve()
+    temporary = final.with_name(f".{final.name[:100]}.{secrets.token_hex(6)}.part")
+    try:
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(final)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def attributes_of(item: Item) -> dict[str, Any]:
+    """The attributes of an item that an export has."""
+    return {name: value for name, value in item.attributes.items() if name not in BOOKKEEPING}
+
+
+class _Writer:
+    """Writes the items of a pool in one format."""
+
+    def __init__(self, store: Store, pool: Pool) -> None:
+        self.report = ExportReport()
+        self._store = store
+        self._pool = pool
+
+    def write(self, stream: BinaryIO, progress: Progress | None) -> None:
+        """Write all."""
+        self.start(stream)
+        total = len(self._pool)
+        for number, item in enumerate(self._pool):
+            if progress is not None and number % 200 == 0:
+                progress(min(number, total), total)
+            if self.item(item, stream):
+                self.report.written += 1
+        if not self.report.written and self.report.left_out:
+            raise UnknownFormat(f"no item of {self._pool.name!r} can be written: each {self.report.left_out[0][1]}")
+        self.finish(stream)
+        if progress is not None:
+            progress(total, total)
+
+    def start(self, stream: BinaryIO) -> None:
+        """Write what comes before the items."""
+
+    def item(self, item: Item, stream: BinaryIO) -> bool:
+        """Write an item; False if it is left out."""
+        raise NotImplementedError
+
+    def finish(self, stream: BinaryIO) -> None:
+        """Write what comes after the items."""
+
+    def _available(self, item: Item, name: str, value: Any) -> Any:
+        """The value without the files whose contents are not on this device, which are named in the report."""
+        if isinstance(value, File):
+            try:
+                value.open().close()
+            except NoSuchFile as error:
+                self.report.leave_out(item, f"{name}: {error}")
+                return None
+            return value
+        if isinstance(value, list):
+            if not any(isinstance(inner, (File, list, dict)) for inner in value):
+                return value
+            kept = [self._available(item, name, inner) for inner in value]
+            return [new for new, old in zip(kept, value, strict=True) if new is not None or old is None]
+        if isinstance(value, dict):
+            kept_items = {key: self._available(item, name, inner) for key, inner in value.items()}
+            if "property" in value and kept_items["file"] is None:  # an entry of `Contact.files`
+                return None
+            return {key: new for key, new in kept_items.items() if new is not None or value[key] is None}
+        return value
+
+
+class _VCards(_Writer):
+    version: Literal["4.0", "3.0"] = "4.0"
+
+    def item(self, item: Item, stream: BinaryIO) -> bool:
+        if not isinstance(item, Contact):
+            self.report.leave_out(item, f"is a {item.type_name}, and a vCard is of a contact")
+            return False
+        state = attributes_of(item)
+        for name in ("photo", "files"):
+            state[name] = self._available(item, name, state[name])
+        stream.write(write_card(state, self.version))
+        return True
+
+
+class _VCards3(_VCards):
+    version = "3.0"
+
+
+class _Calendar(_Writer):
+    def start(self, stream: BinaryIO) -> None:
+        self._writer = CalendarWriter()
+        stream.write(self._writer.start())
+
+    def item(self, item: Item, stream: BinaryIO) -> bool:
+        if not isinstance(item, (Event, Note)):
+            self.report.leave_out(item, f"is a {item.type_name}, and a calendar holds events, tasks and notes")
+            return False
+        state = attributes_of(item)
+        for name in ("attachments", "overrides"):
+            if name in state:
+                state[name] = self._available(item, name, state[name])
+        stream.write(self._writer.event(state) if isinstance(item, Event) else self._writer.note(state))
+        return True
+
+    def finish(self, stream: BinaryIO) -> None:
+        stream.write(self._writer.finish())
+
+
+class _Table(_Writer):
+    """CSV: in UTF-8 with a byte order mark, so that Excel sees that it is."""
+
+    def start(self, stream: BinaryIO) -> None:
+        self._names = self._find_names()
+        stream.write(b"\xef\xbb\xbf")
+        self._row([TYPE_HEADING, *self._names, MORE_HEADING], stream)
+
+    def _find_names(self) -> list[str]:
+        """The attributes of all items: those that their classes annotate, then others as they come."""
+        names: dict[str, None] = {}
+        for item in self._pool:
+            for name in (*columns_of(item.type_name), *item.attributes):
+                if name not in BOOKKEEPING and len(names) < MAX_COLUMNS - 2:
+                    names.setdefault(name)
+        return list(names)
+
+    def item(self, item: Item, stream: BinaryIO) -> bool:
+        attributes = attributes_of(item)
+        columns = columns_of(item.type_name)
+        plain = Column()
+        cells = [write_cell(attributes.pop(n), columns.get(n, plain)) if n in attributes else "" for n in self._names]
+        self._row([item.type_name, *cells, dumps(attributes) if attributes else ""], stream)
+        return True
+
+    def _row(self, cells: list[str], stream: BinaryIO) -> None:
+        text = io.StringIO(newline="")
+        csv.writer(text).writerow(cells)
+        stream.write(text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+class _JsonLines(_Writer):
+    def start(self, stream: BinaryIO) -> None:
+        self._written_files: set[bytes] = set()
+        self._line(header_line(self._pool.name, secrets.token_hex(8)), stream)
+
+    def item(self, item: Item, stream: BinaryIO) -> bool:
+        attributes = attributes_of(item)
+        for file in _files_in(list(attributes.values())):
+            if file.digest in self._written_files:
+                continue
+            try:
+                for line in file_lines(file):
+                    self._line(line, stream)
+            except NoSuchFile as error:
+                self.report.leave_out(item, str(error))
+                continue
+            if len(self._written_files) >= MAX_REMEMBERED_FILES:
+                self._written_files.clear()
+            self._written_files.add(file.digest)
+        self._line(item_line(item.type_name, item.item_id, attributes), stream)
+        return True
+
+    def _line(self, text: str, stream: BinaryIO) -> None:
+        # Half of a surrogate pair has no UTF-8; its Python escape is that of JSON too.
+        stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
+
+
+def _files_in(value: Any) -> Iterator[File]:
+    """The files in a value, at any depth."""
+    if isinstance(value, File):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _files_in(inner)
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _files_in(inner)
+
+
+_WRITERS: dict[str, Callable[[Store, Pool], _Writer]] = {
+    "vcard": _VCards,
+    "vcard3": _VCards3,
+    "icalendar": _Calendar,
+    "csv": _Table,
+    "jsonl": _JsonLines,
+}

@@ -1,0 +1,408 @@
+"""Puts records into a store: adds what is new, updates what has changed, leaves alone what is there already.
+
+Records go in some hundreds a transaction, so that an import that is stopped has put in whole records, and the same
+import again goes on with the rest. A record that cannot be stored is reported, and the others of its batch go in.
+
+What counts as the same: a contact, event or note with the same `uid`; a message with the same Message-ID and contents.
+An item keeps the fingerprint of the record it was made from, so a record that has not changed since it was imported
+last changes nothing, also where the item has been changed here meanwhile. One that has changed since wins over changes
+made here; these are in the item's history.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from atop import Item, Pool, Store
+from atop.errors import (
+    NoSuchFile,
+    NoSuchItem,
+    ReadOnlyItem,
+    Restricted,
+    TransactionTooLarge,
+    UnstorableValue,
+    UpgradeFailed,
+)
+from atop.item import class_named
+from atop.pim import revisions
+from atop.pim.incoming import Broken, Content, Kind, Record
+from atop.pim.items import CLASSES, POOLS, open_pool
+from atop.pim.report import OnSkip, Report, Skipped
+
+# A transaction ends when it has so many records, or so many bytes of them: what is held in memory at a time.
+BATCH_RECORDS = 500
+BATCH_BYTES = 8 * 1024 * 1024
+
+# Attributes that may hold the contents of files.
+HOLDERS = frozenset({"photo", "files", "attachments", "inline", "overrides"})
+
+# What a single record may be to blame for.
+RECORD_ERRORS = (
+    UnstorableValue,
+    TransactionTooLarge,
+    ReadOnlyItem,
+    Restricted,
+    UpgradeFailed,
+    NoSuchFile,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RecursionError,
+)
+
+# Pools that the program itself lives by: a file from outside must not put anything into them.
+RESERVED_POOLS = frozenset({"devices", "conflicts"})
+
+PIM_POOLS = frozenset(name for name, _ in POOLS.values())
+
+IMPORT_KEY = "import_key"  # attribute by which items of other classes are known again
+
+Outcome = Literal["added", "updated", "unchanged"]
+
+
+class Refused(ValueError):
+    """A record that is not to go in; the message says why."""
+
+
+class Intake:
+    """Takes the records of files: `begin` each file, `add` its records, `flush` at the end."""
+
+    def __init__(self, store: Store, report: Report, on_skip: OnSkip | None) -> None:
+        self._store = store
+        self._report = report
+        self._on_skip = on_skip
+        self._path = ""
+        self._folder = ""
+        self.pool_name = ""  # of items of other classes
+        self._batch: list[Record] = []
+        self._bytes = 0
+        self._pools: dict[Kind, Pool] = {}
+        self._seen = _Seen()
+
+    def begin(self, path: str, folder: str, pool_name: str) -> None:
+        """The records that follow are from this file, and from this mail folder."""
+        if self._pools.pop("item", None) is not None or self._seen.has_items:
+            self.flush()
+            self._pools.pop("item", None)
+            self._seen.forget_items()
+        self._path, self._folder, self.pool_name = path, folder, pool_name
+
+    def close(self) -> None:
+        """Let go of the temporary file."""
+        self._seen.close()
+
+    def add(self, found: Record | Broken) -> None:
+        """Take a record, or report what is broken."""
+        if isinstance(found, Broken):
+            self._skip(found.line, found.reason)
+            return
+        problem = self._check_pool(found) if found.kind == "item" else ""
+        if problem:
+            self._skip(found.line, problem)
+            return
+        found.path, found.folder = self._path, self._folder
+        found.repeated = self._seen.add(found)
+        self._batch.append(found)
+        self._bytes += found.size
+        if len(self._batch) >= BATCH_RECORDS or self._bytes >= BATCH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put in what has been taken so far."""
+        batch, self._batch, self._bytes = self._batch, [], 0
+        if batch:
+            for kind in {record.kind for record in batch} - self._pools.keys():
+                self._pools[kind] = self._open_pool(kind)
+            self._put(batch)
+
+    def _check_pool(self, record: Record) -> str:
+        """Why an item of another class cannot go into the pool that the file names; empty if it can."""
+        if not self.pool_name or self.pool_name in RESERVED_POOLS:
+            return f"would go into the pool {self.pool_name!r}, which is not for imports: rename the file"
+        if not record.exported_id and self.pool_name in PIM_POOLS:
+            return f"has no columns that the pool {self.pool_name!r} knows: rename them, or the file for another pool"
+        return ""
+
+    def _open_pool(self, kind: Kind) -> Pool:
+        return open_pool(self._store, kind) if kind != "item" else self._store.pool(self.pool_name, [IMPORT_KEY])
+
+    def _put(self, batch: list[Record]) -> None:
+        """One transaction; where that fails, each half of it, down to the record that is to blame."""
+        try:
+            outcomes = self._store.transact(self._take_all, batch, label=f"import {batch[0].path}")
+        except RECORD_ERRORS as error:
+            if len(batch) == 1:
+                self._skip(batch[0].line, f"{batch[0].name!r} cannot be stored: {error}", batch[0].path)
+                return
+            middle = len(batch) // 2
+            self._put(batch[:middle])
+            self._put(batch[middle:])
+            return
+        for record, (outcome, item_id) in zip(batch, outcomes, strict=True):
+            if item_id:
+                self._report.count(outcome)
+                self._seen.note(record, item_id, outcome)
+                for loss in record.losses:
+                    self._lose(record.line, loss, record.path)
+            else:
+                self._skip(record.line, outcome, record.path)
+
+    def _take_all(self, batch: list[Record]) -> list[tuple[str, int]]:
+        """For each record what became of it and the item's id, or why it is skipped and 0."""
+        outcomes: list[tuple[str, int]] = []
+        for record in batch:
+            try:
+                outcome, item = self._takers[record.kind](self, record, self._pools[record.kind])
+                outcomes.append((outcome, item.item_id))
+            except Refused as refusal:
+                outcomes.append((str(refusal), 0))
+        return outcomes
+
+    def _skip(self, line: int, reason: str, path: str = "") -> None:
+        skipped = Skipped(path or self._path, line, reason)
+        self._report.skip(skipped)
+        if self._on_skip is not None:
+            self._on_skip(skipped)
+
+    def _lose(self, line: int, what: str, path: str = "") -> None:
+        loss = Skipped(path or self._path, line, what)
+        self._report.lose(loss)
+        if self._on_skip is not None:
+            self._on_skip(loss)
+
+    # -- one record, inside a transaction: Refused only before anything is changed
+
+    def _take_plain(self, record: Record, pool: Pool) -> tuple[Outcome, Item]:
+        """A contact or note."""
+        here = _find(pool, record.uid)
+        if here is None:
+            return self._create(record, pool, record.state)
+        if here.fingerprint == record.fingerprint:
+            return "unchanged", here
+        older = revisions.why_older(_Attributes(here), record)
+        if older:
+            raise Refused(older)
+        if record.repeated and not revisions.is_newer(_Attributes(here), record):
+            # Two records of one file that share a UID and differ: neither may overwrite the other.
+            uid = f"{record.uid}#{record.fingerprint.hex()[:12]}"
+            here = _find(pool, uid)
+            return ("unchanged", here) if here is not None else self._create(record, pool, {**record.state, "uid": uid})
+        return self._update(here, record, record.state)
+
+    def _take_event(self, record: Record, pool: Pool) -> tuple[Outcome, Item]:
+        here = _find(pool, record.uid)
+        if here is None:
+            if not record.patch:
+                return self._create(record, pool, record.state)
+            if record.method == "CANCEL":
+                raise Refused("cancels an event that is not here")
+            return self._create(record, pool, revisions.event_of_exceptions(record))
+        if here.fingerprint == record.fingerprint:
+            return "unchanged", here
+        attributes = _Attributes(here)
+        if record.patch:
+            record.fingerprint = here.fingerprint
+            return self._update(here, record, revisions.patched(attributes, record))
+        older = revisions.why_older(attributes, record)
+        if older:
+            raise Refused(older)
+        if record.repeated and not revisions.is_newer(attributes, record):
+            raise Refused("has the UID of another event of this file, and does not say that it is newer")
+        state = record.state
+        if here.recurrence_id is not None:
+            state = revisions.with_own_exception(attributes, state)
+        return self._update(here, record, state)
+
+    def _take_message(self, record: Record, pool: Pool) -> tuple[Outcome, Item]:
+        state = record.state
+        here = _find(pool, record.uid)
+        if here is not None and here.digest != state["digest"]:  # another message with this Message-ID
+            state["uid"] = f"{record.uid}#{state['digest'].hex()}"
+            here = _find(pool, state["uid"])
+        if here is None:
+            return self._create(record, pool, {**state, "folder": record.folder})
+        if here.fingerprint == record.fingerprint:
+            return "unchanged", here
+        changes = {}
+        for name in ("flags", "labels"):  # a copy elsewhere adds to what is known
+            joined = [*here.attributes[name], *(v for v in state[name] if v not in here.attributes[name])]
+            changes[name] = sorted(joined) if name == "flags" else joined
+        return self._update(here, record, changes)
+
+    def _take_item(self, record: Record, pool: Pool) -> tuple[Outcome, Item]:
+        """An item of another class."""
+        cls = importable_class(record.type_name)
+        if cls is None:
+            raise Refused(f"is a {record.type_name!r}, which this program has not imported")
+        here = next(pool.query(IMPORT_KEY, key=record.uid, limit=1), None) or self._same_item(record, pool)
+        if here is not None:
+            if type(here) is not cls:
+                raise Refused(f"is a {record.type_name!r}, and here it is a {here.type_name!r}")
+            return self._update(here, record, record.state)
+        state = {**record.state, **dict.fromkeys(record.references), IMPORT_KEY: record.uid}
+        item = cls(self._store, **state)
+        pool.add(item)
+        return "added", item
+
+    def _same_item(self, record: Record, pool: Pool) -> Item | None:
+        """The very item that was exported, if this is its store and it has not changed since."""
+        try:
+            item: Item = self._store.get(record.exported_id)
+        except NoSuchItem:
+            return None
+        if item.type_name != record.type_name or item not in pool:
+            return None
+        here = item.attributes
+        same = all(name in here and revisions.is_same(here[name], value) for name, value in record.state.items())
+        return item if same else None
+
+    _takers: Mapping[Kind, Callable[[Intake, Record, Pool], tuple[Outcome, Item]]] = {
+        "contact": _take_plain,
+        "note": _take_plain,
+        "event": _take_event,
+        "message": _take_message,
+        "item": _take_item,
+    }
+
+    def _create(self, record: Record, pool: Pool, state: Mapping[str, Any]) -> tuple[Outcome, Item]:
+        cls = CLASSES[record.kind]
+        values = {name: self._live(value) if name in HOLDERS else value for name, value in state.items()}
+        values |= dict.fromkeys(record.references)
+        item = cls(self._store, **{**values, "fingerprint": record.fingerprint})
+        pool.add(item)
+        return "added", item
+
+    def _update(self, item: Item, record: Record, state: Mapping[str, Any]) -> tuple[Outcome, Item]:
+        """Assign what differs. Nothing is written if nothing does, the fingerprint included."""
+        here = _Attributes(item)
+        changes = {name: v for name, v in state.items() if name != "uid" and not revisions.is_same(here.get(name), v)}
+        if not changes:
+            return "unchanged", item
+        for name, value in changes.items():
+            setattr(item, name, self._live(value) if name in HOLDERS else value)
+        if record.kind != "item":
+            item.fingerprint = record.fingerprint
+        return "updated", item
+
+    def _live(self, value: Any) -> Any:
+        """The value with a File for each `Content`."""
+        if isinstance(value, Content):
+            return self._store.file(value.data, name=value.name, media_type=value.media_type)
+        if isinstance(value, list):
+            return [self._live(inner) for inner in value]
+        if isinstance(value, dict):
+            return {key: self._live(inner) for key, inner in value.items()}
+        return value
+
+    # -- references, after all items are there
+
+    def item_of(self, exported_id: int) -> Item | None:
+        """The item that was made of an exported one by this import."""
+        item_id = self._seen.item_id(exported_id)
+        return self._store.get(item_id) if item_id else None
+
+    def refer(self, line: int, exported_id: int, values: Mapping[str, Any], losses: list[str]) -> None:
+        """Set the attributes of an item that refer to others."""
+
+        def assign() -> bool:
+            item = self.item_of(exported_id)
+            if item is None:
+                return False
+            changes = {n: v for n, v in values.items() if getattr(item, n, None) != v}
+            for name, value in changes.items():
+                setattr(item, name, value)
+            return bool(changes)
+
+        try:
+            changed = self._store.transact(assign, label=f"import {self._path}")
+        except RECORD_ERRORS as error:
+            losses.append(f"its references cannot be stored: {error}")
+            changed = False
+        if changed and self._seen.take_unchanged(exported_id):
+            self._report.unchanged -= 1
+            self._report.updated += 1
+        for loss in losses:
+            self._lose(line, loss)
+
+
+def importable_class(type_name: str) -> type[Item] | None:
+    """The class of items that a file may name; None for those that the program itself lives by."""
+    cls = class_named(type_name)
+    if cls is None or cls is Item:
+        return cls
+    package = cls.__module__.partition(".")[0]
+    return None if issubclass(cls, Pool) or package in ("atop", "replication", "discovery") else cls
+
+
+def _find(pool: Pool, uid: str) -> Any:
+    return next(pool.query("uid", key=uid, limit=1), None)
+
+
+class _Attributes(Mapping[str, Any]):
+    """An item's attributes as a mapping that reads each only when it is asked for."""
+
+    def __init__(self, item: Item) -> None:
+        self._item = item
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return getattr(self._item, name)
+        except AttributeError:
+            raise KeyError(name) from None
+
+    def __iter__(self) -> Any:
+        return iter(self._item.attributes)
+
+    def __len__(self) -> int:
+        return len(self._item.attributes)
+
+
+class _Seen:
+    """The identifiers that an import has met, and what became of them; on disk, since their number is not bounded."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)  # a file without a name, gone when it is closed
+        self._database.execute("create table uids (uid blob primary key) without rowid")
+        self._database.execute("create table items (exported integer primary key, item integer, unchanged integer)")
+        self._database.execute("begin")
+
+    @property
+    def has_items(self) -> bool:
+        """Whether any exported item is remembered."""
+        return self._database.execute("select 1 from items limit 1").fetchone() is not None
+
+    def forget_items(self) -> None:
+        """Forget exported items: ids mean something in one file only."""
+        self._database.execute("delete from items")
+
+    def add(self, record: Record) -> bool:
+        """Whether a record with this identifier has come before."""
+        if record.kind == "message" or record.patch:
+            return False  # these say themselves what is the same
+        key = f"{record.kind}:{record.uid}".encode("utf-8", "surrogatepass")
+        return self._database.execute("insert or ignore into uids values (?)", (key,)).rowcount == 0
+
+    def note(self, record: Record, item_id: int, outcome: str) -> None:
+        """Remember which item an exported one became."""
+        if record.exported_id:
+            row = (record.exported_id, item_id, outcome == "unchanged")
+            self._database.execute("insert or ignore into items values (?, ?, ?)", row)
+
+    def item_id(self, exported_id: int) -> int:
+        """The item that an exported one became; 0 if it did not."""
+        if not 0 < exported_id < 1 << 63:
+            return 0
+        row = self._database.execute("select item from items where exported = ?", (exported_id,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def take_unchanged(self, exported_id: int) -> bool:
+        """Whether the item had not been changed by this import; True once."""
+        row = self._database.execute(
+            "update items set unchanged = 0 where exported = ? and unchanged = 1", (exported_id,)
+        )
+        return row.rowcount == 1
+
+    def close(self) -> None:
+        self._database.close()
