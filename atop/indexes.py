@@ -7,6 +7,7 @@ on a class, so that any device works out the same ones.
 
 from __future__ import annotations
 
+import enum
 import re
 import struct
 import unicodedata
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 from atop.errors import UnstorableValue
 from atop.keys import encode
 from atop.records import pack_u64
-from atop.values import FileInfo
+from atop.values import ATOMS, order_value
 
 # The longest encoded key, in bytes: it stands once in the index and passes through every comparison on the way there.
 MAX_KEY = 256 << 10
@@ -73,11 +74,7 @@ def entry_keys(plan: Plan, attributes: Mapping[str, Any], item_key: bytes) -> li
     for prefix, definition in plan.indexes:
         names = definition.attributes
         if len(names) == 1 and not definition.words:
-            value = attributes.get(names[0])
-            try:
-                key = encode(value, definition.nocase)
-            except UnstorableValue:
-                key = _encode_special(value, definition, item_key)
+            key = _encoded(attributes.get(names[0]), definition, item_key)
             if len(key) > MAX_KEY:
                 _refuse_long(names, item_key)
             keys.append(prefix + key + item_key)
@@ -93,27 +90,20 @@ def index_keys(
     if definition.words:
         found = words_of([attributes.get(name) for name in definition.attributes])
         return [prefix + encode(word) + item_key for word in found]
-    parts = []
-    for name in definition.attributes:
-        value = attributes.get(name)
-        try:
-            parts.append(encode(value, definition.nocase))
-        except UnstorableValue:
-            parts.append(_encode_special(value, definition, item_key))
-    key = b"".join(parts)
+    key = b"".join([_encoded(attributes.get(name), definition, item_key) for name in definition.attributes])
     if len(key) > MAX_KEY:
         _refuse_long(definition.attributes, item_key)
     return [prefix + key + item_key]
 
 
-def _encode_special(value: Any, definition: IndexDefinition, item_key: bytes) -> bytes:
-    """Values that are not keys by themselves: files sort by name."""
-    if type(value) is FileInfo:
-        return encode(value.name, definition.nocase)
-    raise UnstorableValue(
-        f"item {int.from_bytes(item_key)}: {', '.join(definition.attributes)} is indexed, and a "
-        f"{type(value).__name__} has no order: drop the index, or keep the value in another attribute"
-    )
+def _encoded(value: Any, definition: IndexDefinition, item_key: bytes) -> bytes:
+    try:
+        return encode(value if type(value) in ATOMS else order_value(value), definition.nocase)
+    except UnstorableValue:
+        raise UnstorableValue(
+            f"item {int.from_bytes(item_key)}: {', '.join(definition.attributes)} is indexed, and a "
+            f"{type(value).__name__} has no order: drop the index, or keep the value in another attribute"
+        ) from None
 
 
 def _refuse_long(names: tuple[str, ...], item_key: bytes) -> None:
@@ -138,7 +128,8 @@ def words_of(value: Any) -> set[str]:
 
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        yield value
+        if not isinstance(value, enum.Enum):  # a program without its class could not tell that it is text
+            yield value
     elif isinstance(value, (list, tuple, set, frozenset)):
         for inner in value:
             yield from _texts(inner)

@@ -20,6 +20,7 @@ from atop.item import Item
 from atop.keys import encode, encode_prefix, encode_tuple, successor
 from atop.records import pack_u64, unpack_u64
 from atop.transaction import Transaction, active, current
+from atop.values import order_value
 from atop.writeset import INDEX, pool_counter
 
 if TYPE_CHECKING:
@@ -606,6 +607,7 @@ def index_specs(indexes: Iterable[str | tuple[str, ...] | Index]) -> list[Index]
 
 
 def _encoded(definition: IndexDefinition, key: Any) -> bytes:
+    key = order_value(key)
     if len(definition.attributes) == 1 or not isinstance(key, tuple):
         return encode(key, definition.nocase)
     if len(key) > len(definition.attributes):

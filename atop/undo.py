@@ -12,6 +12,7 @@ from atop.errors import Restricted, UndoRefused
 from atop.item import Item, class_named
 from atop.journal import Change, Commit
 from atop.pool import Pool
+from atop.records import State
 from atop.transaction import Transaction, active, without
 from atop.values import Reference, walk
 
@@ -24,6 +25,12 @@ def undo(store: Store, commit: Commit) -> None:
     transaction = active(store)
     if not commit.changes:
         raise UndoRefused(f"commit {commit.number} ({commit.label!r}) changed no item: there is nothing to undo")
+    for item_id in commit.item_ids:
+        if item_id in transaction.entries:
+            raise UndoRefused(
+                f"commit {commit.number} ({commit.label!r}) cannot be undone in a transaction that has changed "
+                f"item {item_id} itself: undo it outside of that"
+            )
     work = _Undo(store, transaction, commit)
     for change in commit.changes:
         if change.kind == "deleted":
@@ -53,7 +60,8 @@ class _Undo:
         if cls is None or cls._schema < schema:
             cls = Item
         item = self._store._object_for(cls, change.item_id)
-        self._transaction.restore(item, type_name, schema, dict(change.before))
+        state = item._adapt(State(0, type_name, schema, dict(change.before), ()))
+        self._transaction.restore(item, type_name, state.schema, state.attributes)
         self._transaction.set_pools(item, change.pools or ())
         self._restored.append(item)
 
@@ -74,12 +82,16 @@ class _Undo:
         if isinstance(item, Pool) and names & {"indexes", "next_number", "doomed"}:
             self._refuse("it changed the indexes of a pool: use add_index and drop_index")
         self._check_untouched(item, names)
-        attributes = self._transaction.entry(item).attributes
+        state = item._state or item._load()
+        raw = state.raw or state
+        attributes = {n: v for n, v in raw.attributes.items() if n not in change.added}
+        attributes.update({n: self._without_missing(v) for n, v in change.before.items()})
+        type_name, schema = change.schema or (raw.type_name, raw.schema)
+        before = item._adapt(State(0, type_name, schema, attributes, ()))
+        if before.schema != state.schema:
+            self._refuse(f"it upgraded item {item.item_id}, a {type_name}, which this program has not imported")
+        self._transaction.entry(item).attributes = before.attributes
         self._transaction.views.pop(item._id, None)
-        for name in change.added:
-            attributes.pop(name, None)
-        for name, value in change.before.items():
-            attributes[name] = self._without_missing(value)
         if change.pools is not None:
             after = self._pools_after(item)
             pools = set(self._transaction.pools_of(item))
@@ -99,6 +111,8 @@ class _Undo:
                 f"item {item.item_id} was changed since by commit {revision.commit.number} "
                 f"({revision.commit.label!r}): undo that first"
             )
+        if isinstance(item, Pool) and any(member._id not in self._commit.item_ids for member in item):
+            self._refuse(f"{item._called()} has items that were added since: clear it first")
         try:
             item.delete()
         except Restricted as error:
@@ -109,6 +123,11 @@ class _Undo:
         for revision in item.history():
             if revision.commit.commit_id == self._commit.commit_id:
                 return
+            if any(c.schema for c in revision.commit.changes if c.item_id == item.item_id):
+                self._refuse(
+                    f"item {item.item_id} was upgraded since by commit {revision.commit.number} "
+                    f"({revision.commit.label!r}): change it by hand"
+                )
             both = names & revision.changed.keys()
             if both:
                 self._refuse(

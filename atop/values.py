@@ -146,10 +146,15 @@ def registered_types() -> Iterator[type]:
 
 
 def take_apart(value: Any) -> tuple[str, Any]:
-    """The name and the plain data of a registered value: an Enum's member name, a dataclass's fields as a dict."""
+    """The name and the plain data of a registered value.
+
+    The data is an Enum's member name, a Flag's number, a dataclass's fields as a dict.
+    """
     if isinstance(value, UnknownValue):
         return value.type_name, value.data
     name = _names[type(value)]
+    if isinstance(value, enum.Flag):
+        return name, value.value
     if isinstance(value, enum.Enum):
         return name, value.name
     return name, {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
@@ -159,6 +164,8 @@ def put_together(type_name: str, data: Any) -> Any:
     """The registered value of this name and data, or an `UnknownValue` where its class is not known or refuses it."""
     cls = _classes.get(type_name)
     try:
+        if cls is not None and issubclass(cls, enum.Flag):
+            return cls(data)
         if cls is not None and issubclass(cls, enum.Enum):
             return cls[data]
         if cls is not None:
@@ -180,7 +187,10 @@ def to_stored(value: Any, where: str, store: Any = None, depth: int = 0) -> Any:
         UnstorableValue: for a type the store does not keep, or containers nested more than `MAX_DEPTH` deep.
     """
     kind = type(value)
-    if kind in ATOMS or kind is Reference or kind is FileInfo or kind in _names:
+    if kind in ATOMS or kind is Reference or kind is FileInfo:
+        return value
+    if kind in _names:
+        _check_registered(value, where)
         return value
     if depth > MAX_DEPTH:
         raise UnstorableValue(f"{where}: containers may be nested {MAX_DEPTH} deep; this goes deeper")
@@ -223,6 +233,26 @@ def _checked_zone(value: Any, where: str) -> Any:
     )
 
 
+def _check_registered(value: Any, where: str) -> None:
+    """Refuse what a registered dataclass may not hold: it is stored as it is, so nothing in it may change."""
+    if isinstance(value, enum.Enum):
+        return
+    waiting = [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value) if f.init]
+    for name, inner in waiting:
+        kind = type(inner)
+        if kind in _names:
+            _check_registered(inner, where)
+        elif kind is tuple or kind is frozenset:
+            waiting.extend((name, v) for v in inner)
+        elif kind is datetime.datetime or kind is datetime.time:
+            _checked_zone(inner, where)
+        elif kind not in ATOMS and kind is not UnknownValue:
+            raise UnstorableValue(
+                f"{where}: {name} of {type(value).__qualname__} holds a {kind.__qualname__}: a registered dataclass "
+                "holds plain values, tuples and frozensets of them, and other registered values"
+            )
+
+
 def _from_subclass(value: Any, where: str) -> Any:
     """Subclasses of str, int, float and bytes (but no Enum) are kept as their plain base."""
     if isinstance(value, enum.Enum):
@@ -241,6 +271,27 @@ def _from_subclass(value: Any, where: str) -> Any:
         return bytes(value)
     hint = ": register it with @atop.register_value" if dataclasses.is_dataclass(value) else ""
     raise UnstorableValue(f"{where}: a {type(value).__qualname__} cannot be stored{hint}")
+
+
+def order_value(value: Any) -> Any:
+    """What stands for a stored value in an index: an Enum's member name, a Flag's number, a file's name, else itself.
+
+    It depends on nothing but what the record holds, so it is the same where a registered class is not imported.
+    """
+    kind = type(value)
+    if kind in ATOMS:
+        return value
+    if isinstance(value, enum.Flag):
+        return value.value
+    if isinstance(value, enum.Enum):
+        return value.name
+    if kind is UnknownValue:
+        return value.data
+    if kind is FileInfo:
+        return value.name
+    if kind is tuple or isinstance(value, list):
+        return tuple(map(order_value, value))
+    return value
 
 
 def walk(value: Any) -> Iterator[Any]:
