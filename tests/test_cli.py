@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pytest
@@ -20,6 +20,8 @@ import pytest
 from atop import Index, Item, Store
 from atop.cli import main
 from atop.cli.root import COMMANDS, root
+from atop.cli.transfer import EXPORT_FORMATS, IMPORT_FORMATS
+from atop.pim import ExportFormat, Format
 
 ESCAPE = "\x1b]0;owned\x07"
 EPOCH = datetime.date(1900, 1, 1)
@@ -143,6 +145,7 @@ def on_terminal(*arguments: str) -> tuple[int, str]:
     [
         ["status"],
         ["query", "people", "name"],
+        ["export", "people", "people.csv"],
         ["history"],
         ["undo", "1"],
         ["backup", "copy"],
@@ -218,6 +221,8 @@ EVERY_COMMAND = {
     "init": ["init"],
     "status": ["status"],
     "query": ["query", "people", "name"],
+    "import": ["import", "good.vcf"],
+    "export": ["export", "people", "people.csv"],
     "history": ["history"],
     "undo": ["undo", "--last"],
     "backup": ["backup", "copy"],
@@ -231,6 +236,7 @@ EVERY_COMMAND = {
 def test_json_is_all_that_is_on_standard_output(name: str, people: Command) -> None:
     if name == "restore":
         people.done("backup", "saved")
+    Path("good.vcf").write_text(ADDRESSES)
     outcome = people.done("--json", *EVERY_COMMAND[name])
     assert outcome.json_lines
     assert all(isinstance(each, dict) for each in outcome.json_lines)
@@ -360,6 +366,152 @@ def test_a_terminal_shows_a_hundred_items_and_says_so_a_pipe_gets_all(atop: Comm
     code, seen = on_terminal("--store", str(atop.store), "query", "numbers", "number", "--limit", "0")
     assert " 119" in seen
     assert "only the first" not in seen
+
+
+# -- import and export
+
+ADDRESSES = """\
+BEGIN:VCARD
+VERSION:4.0
+UID:ada
+FN:Ada Lovelace
+EMAIL:ada@example.org
+END:VCARD
+BEGIN:VCARD
+VERSION:4.0
+UID:bob
+FN:Bob \x1b[31m
+END:VCARD
+"""
+
+BROKEN = "BEGIN:VCARD\nVERSION:4.0\nFN:Half\n"
+
+APPOINTMENT = """\
+BEGIN:VCALENDAR
+VERSION:2.0
+BEGIN:VEVENT
+UID:lunch
+SUMMARY:Lunch
+DTSTART:20260131T120000Z
+END:VEVENT
+END:VCALENDAR
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder with an address book, one that ends in the middle, a calendar, and something else."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "good.vcf").write_text(ADDRESSES)
+    (folder / "broken.vcf").write_text(ADDRESSES + BROKEN)
+    (folder / "lunch.ics").write_text(APPOINTMENT)
+    (folder / "program").write_bytes(b"\x7fELF\0\0\0")
+    return folder
+
+
+def test_import_makes_the_store_and_says_what_came_in(atop: Command, files: Path) -> None:
+    outcome = atop.done("--json", "import", str(files / "good.vcf"), str(files / "lunch.ics"))
+    nothing_else = {"updated": 0, "unchanged": 0, "skipped": 0, "incomplete": 0}
+    assert outcome.json_lines == [
+        {"file": str(files / "good.vcf"), "added": 2, **nothing_else},
+        {"file": str(files / "lunch.ics"), "added": 1, **nothing_else},
+    ]
+    pools = atop.done("--json", "status").json["pools"]
+    assert {"name": "contacts", "size": 2} in pools
+    assert {"name": "events", "size": 1} in pools
+
+
+def test_the_same_import_again_changes_nothing(atop: Command, files: Path) -> None:
+    atop.done("import", str(files / "good.vcf"))
+    before = atop.done("--json", "status").json
+    assert "2 unchanged" in atop.done("import", str(files / "good.vcf")).out
+    assert atop.done("--json", "status").json == before
+
+
+def test_a_record_that_cannot_be_read_is_named_and_the_others_go_in(atop: Command, files: Path) -> None:
+    outcome = atop("import", str(files / "broken.vcf"))
+    assert outcome.code == 3
+    assert "2 added, 1 skipped" in outcome.out
+    line = ADDRESSES.count("\n") + 1
+    assert f"{files / 'broken.vcf'}:{line}:" in outcome.err
+    named = json.loads(atop("--json", "import", str(files / "broken.vcf")).err)["skipped"]
+    assert (named["file"], named["line"]) == (str(files / "broken.vcf"), line)
+
+
+def test_a_file_that_is_not_there_stops_the_import_before_it_begins(atop: Command, files: Path) -> None:
+    assert atop("import", str(files / "good.vcf"), str(files / "missing.vcf")).code == 2
+    assert not atop.store.exists()
+
+
+def test_a_file_of_no_known_kind_is_named_and_the_others_go_in(atop: Command, files: Path) -> None:
+    alone = atop("import", str(files / "program"))
+    assert alone.code == 1
+    assert "program" in alone.err
+    among_others = atop("import", str(files / "program"), str(files / "good.vcf"))
+    assert among_others.code == 3
+    assert "2 added" in among_others.out
+    assert "program" in among_others.err
+
+
+def test_import_takes_the_word_of_the_user_for_what_a_file_is(atop: Command, tmp_path: Path) -> None:
+    table = tmp_path / "table"
+    table.write_text("Name,E-mail\nAda,ada@example.org\n")
+    atop.done("import", "--format", "csv", str(table))
+    assert atop.done("--json", "query", "contacts", "name").json["attributes"]["email"] == "ada@example.org"
+
+
+@pytest.mark.parametrize("name", ["all.vcf", "all.csv", "all.jsonl"])
+def test_what_is_exported_is_imported_again(name: str, atop: Command, files: Path, tmp_path: Path) -> None:
+    atop.done("import", str(files / "good.vcf"))
+    target = tmp_path / name
+    assert atop.done("--json", "export", "contacts", str(target)).json == {
+        "file": str(target), "pool": "contacts", "written": 2, "left_out": 0
+    }  # fmt: skip
+    other = Command(tmp_path / "other", atop._capsys)
+    other.done("import", str(target))
+    shown = ["query", "contacts", "name", "--columns", "name,email"]
+    assert [row[1:] for row in other.done(*shown).rows] == [row[1:] for row in atop.done(*shown).rows]
+
+
+def test_an_export_goes_to_a_pipe(atop: Command, files: Path) -> None:
+    atop.done("import", str(files / "good.vcf"))
+    outcome = finish(process("--store", str(atop.store), "export", "contacts", "--format", "vcard"))
+    assert outcome.code == 0
+    assert outcome.out.startswith("BEGIN:VCARD")
+    assert outcome.out.count("END:VCARD") == 2
+    lines = finish(process("--store", str(atop.store), "--json", "export", "contacts")).json_lines
+    assert [line["attributes"]["uid"] for line in lines if "attributes" in line] == ["ada", "bob"]
+
+
+def test_an_export_never_goes_to_a_terminal(atop: Command, files: Path) -> None:
+    atop.done("import", str(files / "good.vcf"))
+    code, seen = on_terminal("--store", str(atop.store), "export", "contacts", "--format", "vcard")
+    assert code == 2
+    assert "not for a terminal" in seen
+    assert "VCARD" not in seen.replace("vcard", "")
+
+
+def test_an_item_that_the_format_cannot_hold_is_named(atop: Command, files: Path, tmp_path: Path) -> None:
+    atop.done("import", str(files / "good.vcf"))
+    with Store(atop.store) as store:
+        thing = Item(store, name="a thing")
+        store.pool("contacts").add(thing)
+    outcome = atop("--json", "export", "contacts", str(tmp_path / "out.vcf"))
+    assert outcome.code == 3
+    assert (outcome.json["written"], outcome.json["left_out"]) == (2, 1)
+    assert json.loads(outcome.err)["skipped"]["id"] == thing.item_id
+
+
+@pytest.mark.parametrize("arguments", [[], ["--format", "doc"], ["--json", "--format", "vcard"]], ids=" ".join)
+def test_an_export_to_nowhere_is_wrong_use(arguments: list[str], atop: Command, files: Path) -> None:
+    atop.done("import", str(files / "good.vcf"))
+    assert atop("export", "contacts", *arguments).code == 2
+
+
+def test_the_formats_are_those_that_are_read_and_written() -> None:
+    assert get_args(Format) == IMPORT_FORMATS
+    assert get_args(ExportFormat) == EXPORT_FORMATS
 
 
 # -- history and undo

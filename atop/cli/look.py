@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from atop import Item, NoSuchPool, Pool, Store
+from atop import Item, Pool
 from atop.cli.keys import read_key, read_prefix, samples_of
 from atop.cli.session import Session, StoreCommand, complete_index, complete_pool, pass_session
 
@@ -21,6 +21,9 @@ TERMINAL_COLUMNS = 6
 
 # Bounds that exclude each other.
 CONTRARY = (("key", "prefix"), ("key", "start"), ("key", "end"), ("prefix", "start"), ("prefix", "end"))
+
+# Attributes by which imports know records again: shown only when they are asked for.
+IDENTIFIERS = frozenset({"uid", "fingerprint", "import_key"})
 
 # Items whose attributes are gathered to choose the columns.
 SAMPLE = 100
@@ -64,13 +67,15 @@ def query_command(
       atop query events start --start 2026-01-01 --columns start,summary,location
       atop --json query contacts email --key ada@example.org
     """
+    import atop.pim  # noqa: F401 - the classes of people's data, which bring records of older versions up to date
+
     cut = limit is None and sys.stdout.isatty() and not session.output.json
     most = TERMINAL_LIMIT if cut else limit or None
     names = [name.strip() for name in columns.split(",")] if columns else None
     given = {"start": start, "end": end, "prefix": prefix, "key": key}
     bounds = {name: text for name, text in given.items() if text is not None}
     with session.open_store() as store:
-        pool = find_pool(store, pool_name)
+        pool = session.find_pool(store, pool_name)
         if search is not None:
             items, first = _search(pool, index, search, bounds, reverse)
         else:
@@ -78,15 +83,6 @@ def query_command(
         _show(session, pool, itertools.islice(items, most), first, names)
         if cut and next(items, None) is not None:
             session.output.note(f"only the first {most} are shown; --limit 0 shows all")
-
-
-def find_pool(store: Store, name: str) -> Pool:
-    """The pool of this name. Raises NoSuchPool, naming those that there are."""
-    try:
-        return store.pool(name, create=False)
-    except NoSuchPool as error:
-        names = ", ".join(pool.name for pool in store.pools()) or "none yet: atop import makes them"
-        raise NoSuchPool(f"{error} (its pools: {names})") from None
 
 
 def _search(
@@ -146,6 +142,8 @@ def _choose_columns(pool: Pool, items: Sequence[Item], first: Sequence[str]) -> 
     names = dict.fromkeys([*first, *(name for definition in definitions for name in definition.attributes)])
     if not names:
         names = dict.fromkeys(name for item in items for name in item.attributes)
+    for name in IDENTIFIERS.difference(first):
+        names.pop(name, None)
     return list(names)[:TERMINAL_COLUMNS] if sys.stdout.isatty() else list(names)
 
 

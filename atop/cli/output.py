@@ -152,7 +152,7 @@ class Progress:
 
     def _draw(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
         from rich.text import Text
 
@@ -163,7 +163,7 @@ class Progress:
                 return Text(task.description)
 
         bar = Bar(
-            Label(""), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            Label(""), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
             console=Console(file=sys.stderr), transient=True,
         )  # fmt: skip
         bar.add_task(self._label, total=None)

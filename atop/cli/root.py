@@ -23,6 +23,8 @@ from atop.cli.session import FAILED, INTERRUPTED, PIPE_CLOSED, WRONG_USE, Sessio
 COMMANDS = {
     "init": "stores",
     "status": "stores",
+    "import": "transfer",
+    "export": "transfer",
     "query": "look",
     "history": "past",
     "undo": "past",
@@ -32,6 +34,11 @@ COMMANDS = {
     "compact": "care",
     "shell": "interactive",
 }
+
+# A missing module of these is a bug; one of any other package is an extra that is not installed.
+OWN_PACKAGES = ("atop", "replication", "discovery")
+
+INSTALL_EVERYTHING = "python -m pip install 'atop[all]'"
 
 COMPLETION_VARIABLE = "_ATOP_COMPLETE"
 
@@ -142,6 +149,9 @@ def _run(arguments: list[str], session: Session) -> int:
         _fail_on_system(error, session)
         return FAILED
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] not in OWN_PACKAGES:
+            output.error("MissingExtra", f"this needs the Python package {error.name!r}: {INSTALL_EVERYTHING}")
+            return WRONG_USE
         if output.json:
             output.error(type(error).__name__, f"this is a bug in Atop: {error}")
         output.note(f"{traceback.format_exc()}atop: this is a bug in Atop; please report it with the lines above.")

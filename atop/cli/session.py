@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from atop import AtopError, NoSuchStore, Store
+from atop import AtopError, NoSuchPool, NoSuchStore, Pool, Store
 from atop.cli.output import Output
 
 # The exit codes; docs/cli.md explains them.
@@ -54,6 +54,15 @@ class Session:
             raise NoSuchStore(f"{error}\n{NO_STORE_HINT}", self.store_path) from None
         with store:
             yield store
+
+    @staticmethod
+    def find_pool(store: Store, name: str) -> Pool:
+        """The pool of this name. Raises NoSuchPool, naming those that there are."""
+        try:
+            return store.pool(name, create=False)
+        except NoSuchPool as error:
+            names = ", ".join(pool.name for pool in store.pools()) or "none yet: atop import makes them"
+            raise NoSuchPool(f"{error} (its pools: {names})") from None
 
     def skip(self, fields: Mapping[str, Any], text: str) -> None:
         """Name a record that was left out; the command then ends with the exit code for that."""
