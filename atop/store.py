@@ -398,36 +398,54 @@ class Store(ClassicStore):
     def _fetch(self, item_id: int, item: Item | None = None) -> Item | None:
         """Read an item from the database; `item` is the object that stands for it, if there is one."""
         sequence = self._engine.sequence
-        return self._object_from(item_id, self._engine.get_item(pack_u64(item_id)), item, sequence)
+        return self._objects_from([(item_id, self._engine.get_item(pack_u64(item_id)), item)], sequence)[0]
 
-    def _object_from(self, item_id: int, record: bytes | None, item: Item | None, sequence: int) -> Item | None:
-        """The object for an item with this record, which was read while the engine's `sequence` was this or later."""
-        if record is None:
-            return None
-        try:
-            state = decode(record)
-        except UnsafePickle as error:
-            raise UnsafePickle(f"item {item_id}: {error}") from error
-        if item is None:
-            cls = class_named(state.type_name)
-            if cls is None or cls._schema < state.schema:
-                cls = Item
-            item = cls.__new__(cls)
-            set_slots(item, self, item_id)
-            item = self._remember(item)
-        if state.schema != type(item)._schema:
+    def _objects_from(self, wanted: list[tuple[int, bytes | None, Item | None]], sequence: int) -> list[Item | None]:
+        """The objects for items: given the id, the record, and the object that stands for it if there is one.
+
+        The records were read while the engine's sequence was `sequence`, or later. This is what reading an item
+        comes to, so it is one loop with few calls.
+        """
+        live, new_reference = self._live, weakref.ref
+        objects: list[Item | None] = []
+        states: list[tuple[Item, State]] = []
+        for item_id, record, there in wanted:
+            if record is None:
+                objects.append(None)
+                continue
             try:
-                state = item._adapt(state)
-            except UpgradeFailed:
-                return item  # reading its attributes will try again, and raise
-        self._keep_state(item, state, sequence)
-        return item
+                state = decode(record)
+            except UnsafePickle as error:
+                raise UnsafePickle(f"item {item_id}: {error}") from error
+            if there is not None:
+                item = there
+            else:
+                cls = class_named(state.type_name)
+                if cls is None or cls._schema < state.schema:
+                    cls = Item
+                item = cls.__new__(cls)
+                set_slots(item, self, item_id)
+                reference = new_reference(item)
+                if live.setdefault(item_id, reference) is not reference:
+                    item = self._succeed(item, reference)
+            objects.append(item)
+            if state.schema != type(item)._schema:
+                try:
+                    state = item._adapt(state)
+                except UpgradeFailed:
+                    continue  # reading its attributes will try again, and raise
+            states.append((item, state))
+        self._keep_states(states, sequence)
+        if len(live) > self._sweep_at:
+            self._sweep_live()
+        return objects
 
-    def _keep_state(self, item: Item, state: State, sequence: int) -> None:
-        """Have an object hold the state that was read at `sequence`, unless a commit may have come after."""
+    def _keep_states(self, states: list[tuple[Item, State]], sequence: int) -> None:
+        """Have objects hold the states that were read at `sequence`, unless a commit may have come after."""
         with self._state_lock:  # a commit that is published between the question and the answer would be lost
             if not sequence & 1 and self._engine.sequence == sequence:
-                set_state(item, state)
+                for item, state in states:
+                    set_state(item, state)
 
     def _object_for(self, cls: type[Item], item_id: int) -> Item:
         """The object that stands for an item: the one there is, or a new one, without its state."""
@@ -442,7 +460,7 @@ class Store(ClassicStore):
         if record is None:
             raise NoSuchItem(item._id)
         state = item._adapt(decode(record))
-        self._keep_state(item, state, sequence)
+        self._keep_states([(item, state)], sequence)
         return state
 
     def _read_state(self, item_id: int) -> State | None:
@@ -473,9 +491,12 @@ class Store(ClassicStore):
         if missing:
             before = self._engine.sequence
             records = self._engine.get_items([item_key for _, item_key in missing])
-            object_from = self._object_from
-            for (place, item_key), record in zip(missing, records, strict=True):
-                item = items[place] = object_from(int.from_bytes(item_key), record, items[place], before)
+            wanted = [
+                (int.from_bytes(item_key), record, items[place])
+                for (place, item_key), record in zip(missing, records, strict=True)
+            ]
+            for (place, _), item in zip(missing, self._objects_from(wanted, before), strict=True):
+                items[place] = item
                 if item is None:
                     gone = True
         if gone or sequence & 1 or self._engine.sequence != sequence:
@@ -505,17 +526,21 @@ class Store(ClassicStore):
 
     def _remember(self, item: Item) -> Item:
         """Make an object the one that stands for its item; returns the one that already does, if there is one."""
-        live = self._live
         reference = weakref.ref(item)
-        if live.setdefault(item._id, reference) is not reference:
-            with self._live_lock:  # only here, and in the sweep, does a reference make way for another
-                there = live.setdefault(item._id, reference)()
-                if there is not None:
-                    return there
-                live[item._id] = reference
-        if len(live) > self._sweep_at:
+        if self._live.setdefault(item._id, reference) is not reference:
+            item = self._succeed(item, reference)
+        if len(self._live) > self._sweep_at:
             self._sweep_live()
         return item
+
+    def _succeed(self, item: Item, reference: weakref.ref[Item]) -> Item:
+        """Put an object in the place of one that nobody holds any more; returns that one, if somebody does."""
+        with self._live_lock:  # only here, and in the sweep, does a reference make way for another
+            there = self._live.setdefault(item._id, reference)()
+            if there is not None:
+                return there
+            self._live[item._id] = reference
+            return item
 
     def _sweep_live(self) -> None:
         """Drop the references to objects that nobody holds any more."""
