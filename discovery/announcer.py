@@ -19,8 +19,7 @@ from discovery.announcement import SERVICE_TYPE, full_name, host_name, instance_
 from discovery.damping import TokenBucket
 
 # How long others may believe an announcement that is not renewed. RFC 6762 section 10 recommends 75 minutes
-# for all but host records; 20 minutes forget a device that vanished sooner, and zeroconf takes no less than
-# 19.
+# for all but host records; 20 minutes forget a vanished device sooner, and zeroconf takes no less than 19.
 _RECORD_SECONDS = 1200
 _HOST_RECORD_SECONDS = 120  # RFC 6762 section 10
 _CONFLICT_BURST = 3  # conflicts dealt with at once,

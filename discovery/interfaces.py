@@ -177,12 +177,15 @@ def networks_of(interfaces: Sequence[Interface]) -> tuple[IPNetwork, ...]:
 
 def read_interfaces() -> tuple[Interface, ...]:
     """Ask the system; takes about a millisecond; raises OSError if it cannot say."""
-    interfaces = []
+    addresses: dict[tuple[int, str], list[ifaddr.IP]] = {}
+    for adapter in ifaddr.get_adapters():
+        if adapter.index is not None:  # None if it was removed since the system listed it
+            # A labelled address is listed under a name such as eth0:1, and is one of eth0 all the same.
+            addresses.setdefault((adapter.index, adapter.name.partition(":")[0]), []).extend(adapter.ips)
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as control:
-        for adapter in ifaddr.get_adapters():
-            if adapter.index is None:  # removed since the system listed it
-                continue
-            interfaces.append(_describe(adapter.name, adapter.index, list(adapter.ips), _flags(control, adapter.name)))
+        interfaces = [
+            _describe(name, index, listed, _flags(control, name)) for (index, name), listed in addresses.items()
+        ]
     return tuple(_with_link_local(interface, interfaces) for interface in interfaces)
 
 
@@ -220,7 +223,7 @@ def _describe(name: str, index: int, addresses: Sequence[ifaddr.IP], flags: int)
 
 
 def _flags(control: socket.socket, name: str) -> int:
-    """The interface's flags; none at all for one that is gone. An alias such as eth0:1 has those of eth0."""
+    """The interface's flags; none at all for one that is gone."""
     if not sys.platform.startswith("linux"):
         return _IFF_UP | _IFF_RUNNING | _IFF_MULTICAST | (_IFF_LOOPBACK if name.startswith("lo") else 0)
     request = struct.pack("16s16x", name.encode()[:_INTERFACE_NAME_BYTES])

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 from zeroconf import (  # type: ignore[attr-defined]  # the records are public, but not in its __all__
     DNSPointer,
+    DNSService,
     DNSText,
     Error,
     ServiceInfo,
@@ -34,9 +35,11 @@ from discovery.errors import AnnouncementError
 MAX_NAMES = 1000  # instance names followed at once: forged ones must not grow without end
 MAX_LOOKUPS = 8  # names asked about at once, because what was heard of them is incomplete
 MAX_LOOKUPS_OF_NAME = 3  # until it is heard of again
+MAX_HOST_RECORDS = 64  # of one host: zeroconf compares each address with each, which thousands turn into seconds
+MAX_RIVALS = 16  # records under our own name that are looked at
 _LOOKUP_MILLISECONDS = 3000
 _FLUSH_SECONDS = 1.2  # after which a cache has dropped what an announcement replaced: one second, RFC 6762
-_TYPE_TXT, _TYPE_PTR, _CLASS_IN = 16, 12, 1  # RFC 1035 section 3.2
+_TYPE_PTR, _TYPE_TXT, _TYPE_SRV, _CLASS_IN = 12, 16, 33, 1  # RFC 1035 section 3.2, RFC 2782
 
 
 class Listener:
@@ -97,6 +100,7 @@ class Listener:
         for lookup in lookups:
             lookup.cancel()
         await asyncio.gather(*lookups, return_exceptions=True)
+        self._lookups.clear()  # one cancelled before it began has not done so itself
 
     def is_reread_due(self, now: float) -> bool:
         """Whether what was heard lately may look different by now."""
@@ -114,7 +118,7 @@ class Listener:
         """The ids of other devices that announce themselves under the full name `name`."""
         records = self._zeroconf.zeroconf.cache.get_all_by_details(name, _TYPE_TXT, _CLASS_IN)
         rivals = set()
-        for record in records:
+        for record in records[-MAX_RIVALS:]:
             if not isinstance(record, DNSText):
                 continue
             claimed = ServiceInfo(SERVICE_TYPE, name, properties=record.text).properties.get(b"device")
@@ -146,7 +150,10 @@ class Listener:
         try:
             info = AsyncServiceInfo(SERVICE_TYPE, name)
         except Error as error:  # not a name that DNS-SD allows
-            self._unusable[key] = str(error)
+            self._refuse(key, str(error))
+            return
+        if self._is_overloaded(name):
+            self._refuse(key, f"more than {MAX_HOST_RECORDS} addresses")
             return
         if info.load_from_cache(self._zeroconf.zeroconf):
             self._take_in(key, info)
@@ -155,15 +162,21 @@ class Listener:
             if self._attempts[key] <= MAX_LOOKUPS_OF_NAME:
                 self._lookups[key] = asyncio.create_task(self._look_up(key, info))
 
+    def _is_overloaded(self, name: str) -> bool:
+        """Whether a name leads to a host with more records than are worth reading."""
+        cache = self._zeroconf.zeroconf.cache
+        service = cache.get_by_details(name, _TYPE_SRV, _CLASS_IN)
+        return isinstance(service, DNSService) and len(cache.entries_with_name(service.server)) > MAX_HOST_RECORDS
+
     async def _look_up(self, key: str, info: AsyncServiceInfo) -> None:
         """Ask for what is missing of a name."""
         try:
             if await info.async_request(self._zeroconf.zeroconf, _LOOKUP_MILLISECONDS):
                 self._take_in(key, info)
         except Error as error:  # closing, or no such name after all
-            self._unusable[key] = str(error)
+            self._refuse(key, str(error))
         finally:
-            del self._lookups[key]
+            self._lookups.pop(key, None)
 
     def _take_in(self, key: str, info: AsyncServiceInfo) -> None:
         try:
@@ -177,9 +190,13 @@ class Listener:
                 loopback=self.loopback,
             )
         except AnnouncementError as reason:
-            self._unusable[key] = str(reason)
-            self._table.gone(key)
+            self._refuse(key, str(reason))
         else:
             self._unusable.pop(key, None)
             self._table.heard(self._now(), key, heard)
+            self._changed()
+
+    def _refuse(self, key: str, reason: str) -> None:
+        self._unusable[key] = reason
+        self._table.gone(key)
         self._changed()

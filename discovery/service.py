@@ -84,7 +84,7 @@ class Discovery:
         self._on_candidate = on_candidate
         self._pairing: int | None = None
         self._preferred: frozenset[str] = frozenset()
-        self._lock = threading.Lock()  # guards the three fields above it and _run; never held while waiting
+        self._lock = threading.Lock()  # guards the fields above and _run; never held while waiting
         self._run: _Run | None = None
         self._last_error: str | None = None
 
@@ -97,7 +97,8 @@ class Discovery:
     def close(self) -> None:
         """Say goodbye and end both threads; may be started again. Does nothing if it is not running.
 
-        Takes about a third of a second. The one thing that can outlast it, by as long as the system's
+        Takes about a third of a second, and waits for a call of the callback that is under way (unless called
+        from it). The one thing that can outlast it, by as long as the system's
         resolver takes to give up, is a daemon thread that looks up the name of a fixed address; its answer is
         dropped.
         """
@@ -136,7 +137,7 @@ class Discovery:
                 self._run.call(lambda worker: worker.prefer(preferred))
 
     def refresh(self) -> None:
-        """Ask the network anew and look names up again, soon: at most once in twenty seconds."""
+        """Ask the network anew and look names up again, soon; in the long run once in twenty seconds."""
         with self._lock:
             if self._run is not None:
                 self._run.call(lambda worker: worker.refresh())

@@ -21,8 +21,10 @@ class Timing:
     """Intervals in seconds. The defaults notice a changed network or a wake within 5 s."""
 
     poll: float = 2.0  # between two looks at the interfaces and the clocks
-    change_burst: int = 4  # changes of one interface acted on at once: switching networks takes three
-    change_refill: float = 20.0  # then one in this time: a flapping interface is announced thrice a minute
+    # Changes of one interface acted on at once: unplugging and plugging in makes three or four, one for each
+    # address that comes. Then one in so many seconds: what flaps for hours is announced six times a minute.
+    change_burst: int = 10
+    change_refill: float = 10.0
     wake_jump: float = 4.0  # a clock this far ahead of the monotonic one means that the machine slept
     wake_stall: float = 15.0  # a look this late means that the process was stopped, and missed things
     refresh_refill: float = 20.0  # between two refreshes for other reasons than a changed interface

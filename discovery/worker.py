@@ -32,6 +32,7 @@ Publish = Callable[[Mapping[str, Candidate], DiscoveryStatus], None]
 
 _RESOLVER_PATIENCE_SECONDS = 1.0  # for lookups still in the system's resolver when discovery closes
 _PUBLISH_SECONDS = 0.02  # so long are changes put together: one packet can bring several
+_REFRESH_BURST = 3  # refreshes at once, so that one that was asked for does not hold up one after a sleep
 _SETTLE_BURST = 3  # tries to get the sockets that are still missing, one a look,
 _SETTLE_SECONDS = 30.0  # then one in this time
 
@@ -49,7 +50,7 @@ class Worker:
         self._table.prefer(preferred)
         self._damper: Damper[str, Interface] = Damper(timing.change_burst, timing.change_refill)
         self._wake = WakeDetector(timing.wake_jump, timing.wake_stall)
-        self._refresh_bucket = TokenBucket(1, timing.refresh_refill)
+        self._refresh_bucket = TokenBucket(_REFRESH_BURST, timing.refresh_refill)
         self._flood_bucket = TokenBucket(1, timing.flood_refill)
         self._settle_bucket = TokenBucket(_SETTLE_BURST, _SETTLE_SECONDS)
         self._fixed = FixedPeers(settings.fixed, timing.resolve)
@@ -207,13 +208,14 @@ class Worker:
                 await multicast.close()
         except OSError as error:
             self._note("closing", f"the network could not be left in order: {error}")
+        else:
+            self._note("closing", None)
 
     async def _use_interfaces(self, multicast: Multicast, now: float, *, changed: bool, woke: bool) -> bool:
         """Have sockets on the interfaces of now; whether new ones want to be asked through."""
         interfaces = self._interfaces
         if changed or woke:
-            # After a sleep every socket is made anew: an access point may have forgotten which groups we are
-            # in.
+            # After a sleep every socket is made anew: an access point may have forgotten our groups.
             await multicast.release(interfaces, all_of_them=woke)
             # On interfaces that stay, the addresses that are gone should not be tried any more.
             await self._announce(interfaces)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import itertools
 import logging
@@ -48,6 +49,7 @@ from discovery.candidates import MAX_CANDIDATES, MAX_PER_DEVICE, CandidateTable,
 from discovery.damping import Damper, StateChanges, TokenBucket, WakeDetector
 from discovery.errors import AnnouncementError
 from discovery.interfaces import MAX_INTERFACES, Interface, announced_addresses, multicast_choice, select
+from discovery.multicast import Multicast
 from discovery.notifier import Notifier
 from discovery.quiet import QuietLog
 from discovery.resolving import FixedPeers
@@ -717,6 +719,26 @@ def test_a_wake_from_sleep_asks_the_network_anew(tag: bytes, no_threads_left: No
         slept[0] = 3600.0
         wait_until(lambda: one.status().refreshes == 2)
         assert not one.status().problems
+
+
+def test_after_a_sleep_every_socket_is_made_anew() -> None:
+    async def sockets() -> list[set[object]]:
+        multicast = Multicast([LOOPBACK])
+        await multicast.zeroconf.zeroconf.async_wait_for_start()
+        seen: list[set[object]] = []
+        for asleep in (None, False, True):
+            if asleep is not None:
+                await multicast.release([LOOPBACK], all_of_them=asleep)
+                await multicast.use([LOOPBACK])
+            assert multicast.is_settled
+            seen.append({sender.transport for sender in multicast.zeroconf.zeroconf.engine.senders})
+        await multicast.close()
+        return seen
+
+    first, awake, woken = asyncio.run(sockets())
+    assert len(first) == 1
+    assert first == awake
+    assert first != woken
 
 
 def test_interfaces_that_cannot_be_read_are_a_problem_and_not_an_end(no_threads_left: None) -> None:
