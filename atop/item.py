@@ -236,10 +236,15 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
             missing = cls._required - attributes.keys()
             raise TypeError(f"{cls.__name__} needs {', '.join(sorted(missing))}")
         set_slots(self, store, store._new_item_id())
-        transaction.create(self, {**cls._defaults, **attributes})
-        store._remember(self)
-        for name, value in later.items():
-            setattr(self, name, value)
+        if not later:
+            transaction.create(self, {**cls._defaults, **attributes})
+            store._remember(self)
+            return
+        with transaction.savepoint():  # what the class's own properties refuse leaves no item behind
+            transaction.create(self, {**cls._defaults, **attributes})
+            store._remember(self)
+            for name, value in later.items():
+                setattr(self, name, value)
 
     # -- what every item has
 
