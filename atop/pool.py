@@ -47,28 +47,37 @@ class Index(NamedTuple):
 
 
 class Page:
-    """Some items of a pool in the order of an index, and where they are in it.
+    """Some items of a pool in the order of an index, and where they are in it."""
 
-    `next` and `previous` are what to give to `Pool.page` as `after=` and `before=`; None at the end of the pool.
-    """
-
-    __slots__ = ("_first", "_pool", "_range", "items", "next", "previous")
+    __slots__ = ("_first", "_last", "_more", "_pool", "_range", "_reverse", "items")
 
     def __init__(
         self,
         pool: Pool,
         span: tuple[bytes, bytes],
         items: list[Any],
-        keys: list[bytes],
-        more_before: bool,
-        more_after: bool,
+        ends: tuple[bytes, bytes],
+        more: bool,
+        reverse: bool,
     ) -> None:
+        self.items = items
         self._pool = pool
         self._range = span
-        self._first = keys[0] if keys else span[0]
-        self.items = items
-        self.previous = keys[0] if keys and more_before else None
-        self.next = keys[-1] if keys and more_after else None
+        self._first, self._last = ends
+        self._more = more  # whether there are items beyond the page, in the direction in which it was read
+        self._reverse = reverse
+
+    @property
+    def previous(self) -> bytes | None:
+        """What gives the page before this one as `before=`; None if there is none."""
+        more = self._more if self._reverse else self._pool._any(self._range[0], self._first)
+        return self._first if more else None
+
+    @property
+    def next(self) -> bytes | None:
+        """What gives the page after this one as `after=`; None if there is none."""
+        more = self._pool._any(self._last + b"\0", self._range[1]) if self._reverse else self._more
+        return self._last if more else None
 
     @property
     def position(self) -> float:
@@ -387,17 +396,15 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
             low = self._key_at(at, *span)
         elif after is not None:
             low = max(low, after + b"\0")
-        if before is not None and after is None and at is None and start is _UNSET:
-            keys, items = self._take(definition, low, min(high, before), size, True)
-            more_before = len(keys) > size
-            keys, items = keys[:size][::-1], items[:size][::-1]
-            more_after = bool(keys) and self._any(before, high)
+        reverse = before is not None and after is None and at is None and start is _UNSET
+        if reverse:
+            keys, items, more = self._take(definition, low, min(high, before or high), size, True)
+            keys.reverse()
+            items.reverse()
         else:
-            keys, items = self._take(definition, low, high, size, False)
-            more_after = len(keys) > size
-            keys, items = keys[:size], items[:size]
-            more_before = bool(keys) and low != span[0] and self._any(span[0], keys[0])
-        return Page(self, span, items, keys, more_before, more_after)
+            keys, items, more = self._take(definition, low, high, size, False)
+        ends = (keys[0], keys[-1]) if keys else (low, low)
+        return Page(self, span, items, ends, more, reverse)
 
     def search(self, text: str, index: str | None = None, limit: int | None = None) -> Iterator[Any]:
         """The items that have all words of `text`, by id; a last word that ends in `*` may be the start of one.
@@ -506,17 +513,18 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
 
     def _take(
         self, definition: IndexDefinition, low: bytes, high: bytes, size: int, reverse: bool
-    ) -> tuple[list[bytes], list[Any]]:
-        """Keys and items of a range: at least one more than `size`, if there are so many."""
+    ) -> tuple[list[bytes], list[Any], bool]:
+        """Keys and items of a range, `size` of them at the most, and whether there may be more."""
         found_keys: list[bytes] = []
         found_items: list[Any] = []
         for keys, sequence in self._key_chunks(low, high, reverse, size + 1):
-            valid, items = self._store._items_at(keys, self._id, definition, sequence)
+            wanted = keys[: size - len(found_items)]
+            valid, items = self._store._items_at(wanted, self._id, definition, sequence)
             found_keys += valid
             found_items += items
-            if len(found_keys) > size:
-                break
-        return found_keys, found_items
+            if len(keys) > len(wanted):
+                return found_keys, found_items, True
+        return found_keys, found_items, False
 
     def _any(self, low: bytes, high: bytes) -> bool:
         return any(keys for keys, _ in self._key_chunks(low, high, False, 1))
