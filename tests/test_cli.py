@@ -122,11 +122,12 @@ def finish(running: subprocess.Popen[str]) -> Outcome:
     return Outcome(running.returncode, out, err)
 
 
-def on_terminal(*arguments: str) -> tuple[int, str]:
-    """The exit code and what a terminal gets, both streams together."""
+def on_terminal(*arguments: str, columns: int = 100) -> tuple[int, str]:
+    """The exit code and what a terminal of that width gets, both streams together."""
     main_end, terminal = pty.openpty()
     command = [str(Path(sys.executable).with_name("atop")), *arguments]
-    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal) as running:
+    settings = environment(COLUMNS=str(columns))
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=settings) as running:
         os.close(terminal)
         received = bytearray()
         with contextlib.suppress(OSError):  # EIO is how Linux says that the terminal is closed
@@ -366,6 +367,19 @@ def test_a_terminal_shows_a_hundred_items_and_says_so_a_pipe_gets_all(atop: Comm
     code, seen = on_terminal("--store", str(atop.store), "query", "numbers", "number", "--limit", "0")
     assert " 119" in seen
     assert "only the first" not in seen
+
+
+def test_a_narrow_terminal_shortens_texts_but_neither_ids_nor_dates(people: Command) -> None:
+    with Store(people.store) as store:
+        ada = next(store.pool("people").query("name"))
+        ada.city = "a city with a very long name " * 5
+    arguments = ["--store", str(people.store), "query", "people", "name", "--columns", "city,born,name"]
+    code, seen = on_terminal(*arguments, columns=40)
+    assert code == 0
+    assert "…" in seen
+    for item in people.done(*arguments[2:]).rows:
+        assert f"{item[0]} " in seen
+        assert item[2] in seen
 
 
 # -- import and export

@@ -31,8 +31,7 @@ def unsafe_characters(text: str) -> set[str]:
     return {
         character
         for character in text
-        if unicodedata.category(character) in {"Cc", "Cs"}
-        or unicodedata.bidirectional(character) in directions
+        if unicodedata.category(character) in {"Cc", "Cs"} or unicodedata.bidirectional(character) in directions
     }
 
 
@@ -82,7 +81,7 @@ class Colour(enum.Enum):
         (float("inf"), "inf", "inf"),
         (decimal.Decimal("1.50"), "1.50", "1.50"),
         (datetime.date(2026, 1, 31), "2026-01-31", "2026-01-31"),
-        (datetime.datetime(2026, 1, 31, 9, 30), "2026-01-31 09:30:00", "2026-01-31T09:30:00"),
+        (datetime.datetime(2026, 1, 31, 9, 30), "2026-01-31 09:30", "2026-01-31T09:30:00"),
         (datetime.timedelta(minutes=90), "1:30:00", 5400.0),
         (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000001"),
         (b"\x00\xff", "00 ff", "AP8="),
@@ -144,9 +143,7 @@ def test_a_key_is_read_as_what_the_index_holds(text: str, samples: tuple[Any, ..
         ("[oops", ("text", "text"), "JSON list"),
     ],
 )
-def test_a_key_of_another_kind_is_refused_with_an_example(
-    text: str, samples: tuple[Any, ...], expected: str
-) -> None:
+def test_a_key_of_another_kind_is_refused_with_an_example(text: str, samples: tuple[Any, ...], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         read_key(text, samples)
 
@@ -155,9 +152,7 @@ def test_a_key_of_another_kind_is_refused_with_an_example(
     ("text", "samples", "prefix"),
     [("Ad", ("text",), "Ad"), ("2026,Ad", (5, "text"), (2026, "Ad")), ("Lon", ("text", "text"), "Lon")],
 )
-def test_a_prefix_is_the_beginning_of_the_last_value(
-    text: str, samples: tuple[Any, ...], prefix: Any
-) -> None:
+def test_a_prefix_is_the_beginning_of_the_last_value(text: str, samples: tuple[Any, ...], prefix: Any) -> None:
     assert read_prefix(text, samples) == prefix
 
 

@@ -17,9 +17,10 @@ from atop.maintenance import DEFAULT_KEEP
 @click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
 @pass_session
 def backup_command(session: Session, target: Path) -> None:
-    """Copy the store to the directory TARGET, while it is in use.
+    """Copy the store, while it is in use.
 
-    The copy is complete in itself, files included, as of one commit. `atop restore TARGET` puts it back.
+    TARGET is a directory that is not there yet. The copy is complete in itself, files included, as of one
+    commit. `atop restore TARGET` puts it back.
 
     \b
     Examples:
@@ -39,10 +40,10 @@ def backup_command(session: Session, target: Path) -> None:
 @click.option("--force", is_flag=True, help="Move the store that is there aside.")
 @pass_session
 def restore_command(session: Session, backup: Path, force: bool) -> None:
-    """Make the store anew from BACKUP, a directory that `atop backup` wrote.
+    """Make the store anew from a backup.
 
-    The backup is verified first. A store that is there already is replaced only with --force, and moved aside:
-    the message says where it is.
+    BACKUP is a directory that `atop backup` wrote; it is verified first. A store that is there already is
+    replaced only with --force, and moved aside: the message says where it is.
 
     \b
     Examples:
@@ -96,9 +97,10 @@ def verify_command(session: Session) -> None:
 )
 @pass_session
 def compact_command(session: Session, *, keep: int | None) -> None:
-    """Give disk space back: old history, contents of files that nothing names, empty pages.
+    """Give disk space back.
 
-    What has left the history can no longer be undone.
+    Removes old history and the contents of files that nothing names, and gives back empty pages. What has
+    left the history can no longer be undone.
 
     \b
     Examples:

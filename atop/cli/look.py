@@ -23,7 +23,7 @@ TERMINAL_COLUMNS = 6
 CONTRARY = (("key", "prefix"), ("key", "start"), ("key", "end"), ("prefix", "start"), ("prefix", "end"))
 
 # Attributes by which imports know records again: shown only when they are asked for.
-IDENTIFIERS = frozenset({"uid", "fingerprint", "import_key"})
+IDENTIFIERS = frozenset({"uid", "message_id", "fingerprint", "import_key"})
 
 # Items whose attributes are gathered to choose the columns.
 SAMPLE = 100
@@ -55,7 +55,9 @@ def query_command(
     limit: int | None,
     columns: str | None,
 ) -> None:
-    """Show the items of POOL in the order of INDEX, or of their ids without one.
+    """Show items of a pool, in the order of an index.
+
+    Without INDEX the items of POOL are shown in the order of their ids.
 
     Without --limit, a terminal shows the first 100; a pipe, a file and --json get all. Keys are read as what
     the index holds: text, numbers, dates like 2026-01-31. For an index on several attributes they stand with

@@ -8,6 +8,7 @@ Progress is drawn on standard error, only on a terminal, only after a second, an
 from __future__ import annotations
 
 import contextlib
+import datetime
 import itertools
 import sys
 import threading
@@ -95,10 +96,13 @@ class Output:
 
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for position, column in enumerate(columns):
-            numbers = all(isinstance(row[position], int | float) for row in rows)
-            table.add_column(Text(plain(column)), justify="right" if numbers else "left", no_wrap=True)
+            values = [row[position] for row in rows if row[position] is not None]
+            numbers = all(isinstance(value, int | float) for value in values)
+            # A shortened text can still be recognized; a shortened number or date would be another one.
+            exact = numbers or all(isinstance(value, datetime.date) for value in values)
+            table.add_column(Text(plain(column)), justify="right" if numbers else "left", no_wrap=exact)
         for row in rows:
-            table.add_row(*(Text(describe(cell)) for cell in row))
+            table.add_row(*(Text(describe(cell), no_wrap=True, overflow="ellipsis") for cell in row))
         Console(file=sys.stdout, highlight=False).print(table)
 
     @staticmethod

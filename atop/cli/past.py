@@ -12,7 +12,7 @@ import click
 
 from atop import Commit, Item, NoSuchCommit, Revision, Store
 from atop.cli.session import Session, StoreCommand, pass_session
-from atop.cli.text import describe, moment
+from atop.cli.text import describe, local
 
 # Commits shown on a terminal unless --limit says otherwise.
 TERMINAL_LIMIT = 25
@@ -68,14 +68,14 @@ def _commit_rows(store: Store) -> Iterator[Row]:
         kinds = Counter(change.kind for change in commit.changes)
         summary = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
         fields = {**_fields_of(commit), "changes": changes}
-        yield fields, [commit.commit_id, moment(commit.time), summary, commit.label]
+        yield fields, [commit.commit_id, local(commit.time), summary, commit.label]
 
 
 def _revision_rows(item: Item) -> Iterator[Row]:
     for revision in item.history():
         commit = revision.commit
         fields = {**_fields_of(commit), "kind": revision.kind, "changed": revision.changed}
-        yield fields, [commit.commit_id, moment(commit.time), _summary(revision), commit.label]
+        yield fields, [commit.commit_id, local(commit.time), _summary(revision), commit.label]
 
 
 def _summary(revision: Revision) -> str:
@@ -92,10 +92,10 @@ def _summary(revision: Revision) -> str:
 @click.option("--last", is_flag=True, help="The latest commit, whichever that is.")
 @pass_session
 def undo_command(session: Session, *, commit_id: int | None, last: bool) -> None:
-    """Take back what COMMIT did, in a commit of its own (which can be undone as well).
+    """Take back what a commit did.
 
-    COMMIT is a number from the first column of `atop history`. Refused if later commits build on it; the
-    message says which.
+    COMMIT is a number from the first column of `atop history`. Taking it back is a commit of its own, which
+    can be undone as well. Refused if later commits build on it; the message says which.
 
     \b
     Examples:

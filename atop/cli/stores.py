@@ -19,8 +19,8 @@ SHOWN_CHAIN = 16
 def init_command(session: Session) -> None:
     """Make a new, empty store.
 
-    `atop import` makes the store by itself where there is none, so this is needed only to begin with
-    nothing. A store that is there already is left as it is.
+    `atop import` makes the store by itself where there is none, so this is needed only to begin with nothing.
+    A store that is there already is left as it is.
 
     \b
     Examples:

@@ -105,7 +105,7 @@ def describe(value: Any) -> str:
         case enum.Enum():
             return plain(value.name)
         case datetime.datetime():
-            return value.isoformat(" ", "seconds" if not value.microsecond else "auto")
+            return value.isoformat(" ", "auto" if value.second or value.microsecond else "minutes")
         case bytes():
             shown = value[:SHOWN_BYTES].hex(" ")
             return shown if len(value) <= SHOWN_BYTES else f"{shown} ... ({size(len(value))})"
@@ -150,6 +150,6 @@ def many(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
-def moment(time: datetime.datetime) -> str:
-    """A point in time in the local time zone, to the second."""
-    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def local(time: datetime.datetime) -> datetime.datetime:
+    """A point in time as the clocks here show it, to the second."""
+    return time.astimezone().replace(tzinfo=None, microsecond=0)

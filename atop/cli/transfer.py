@@ -32,15 +32,15 @@ EXPORT_FORMATS = ("vcard", "vcard3", "icalendar", "csv", "jsonl")
 )
 @pass_session
 def import_command(session: Session, *, files: tuple[Path, ...], kind: Any) -> None:
-    """Put contacts, events, messages and notes from FILEs into the store.
+    """Put contacts, events, messages and notes into the store.
 
-    Reads vCard, iCalendar, mailboxes (mbox, maildir, single messages), CSV tables and what `atop export` wrote;
-    of a folder, all files in it. Makes the store if there is none. The pools are `contacts`, `events`,
+    Reads vCard, iCalendar, mailboxes (mbox, maildir, single messages), CSV tables and what `atop export`
+    wrote; of a folder, all files in it. Makes the store if there is none. The pools are `contacts`, `events`,
     `messages` and `notes`.
 
-    Importing a file again updates what changed in it and duplicates nothing, so an import that was interrupted
-    is simply run again. A record that cannot be read is named on standard error, the others go in, and the exit
-    code is 3.
+    Importing a file again updates what changed in it and duplicates nothing, so an import that was
+    interrupted is simply run again. A record that cannot be read is named on standard error, the others go
+    in, and the exit code is 3.
 
     \b
     Examples:
@@ -100,11 +100,12 @@ def _counts(report: Report) -> dict[str, int]:
 )
 @pass_session
 def export_command(session: Session, *, pool_name: str, target: Path | None, kind: Any) -> None:
-    """Write the items of POOL to FILE, or to standard output without one.
+    """Write a pool to a file or a pipe.
 
-    JSON Lines has everything, files included; CSV everything but the contents of files; vCard is for contacts,
-    iCalendar for events and notes. `atop import` reads all of them back. FILE is replaced when the export is
-    whole. An item that the format cannot hold is named on standard error, and the exit code is 3.
+    Writes all items of POOL to FILE, or to standard output without one. JSON Lines has everything, files
+    included; CSV everything but the contents of files; vCard is for contacts, iCalendar for events and notes.
+    `atop import` reads all of them back. FILE is replaced when the export is whole. An item that the format
+    cannot hold is named on standard error, and the exit code is 3.
 
     \b
     Examples:
