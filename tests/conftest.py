@@ -1,0 +1,86 @@
+"""What the tests share: a store of their own each, and a check that nothing is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from atop import Store
+
+# A store's threads have names that begin so; an open store has at least one.
+THREADS = "atop"
+# Memory for pages, in bytes: small stores need little, and opening is faster.
+CACHE = 4 << 20
+
+
+def _our_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith(THREADS)}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a store open or a thread of one running."""
+    before = _our_threads()
+    yield
+    left = _our_threads() - before
+    for thread in left:
+        thread.join(timeout=5)
+    alive = sorted(thread.name for thread in left if thread.is_alive())
+    assert not alive, f"left running: {', '.join(alive)}: a store was not closed"
+
+
+@pytest.fixture
+def store_path(tmp_path: Path) -> Iterator[Path]:
+    """Where a test may make a store: in memory where there is such a directory, because a flush there costs nothing."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path / "store"
+        return
+    with tempfile.TemporaryDirectory(prefix="atop-test-", dir=memory) as directory:
+        yield Path(directory) / "store"
+
+
+@pytest.fixture
+def open_store(store_path: Path) -> Iterator[Callable[[], Store]]:
+    """Open the test's store; called again, close it first, so that what is read then comes from the disk."""
+    opened: list[Store] = []
+
+    def open_again() -> Store:
+        if opened:
+            opened.pop().close()
+        opened.append(Store(store_path, cache_size=CACHE))
+        return opened[0]
+
+    yield open_again
+    if opened:
+        opened[0].close()
+
+
+@pytest.fixture
+def store(open_store: Callable[[], Store]) -> Store:
+    """An empty store."""
+    return open_store()
+
+
+class Failure(Exception):
+    """What goes wrong at the end of a transaction that a test wants undone."""
+
+
+@pytest.fixture
+def undone(store: Store) -> Callable[[], AbstractContextManager[None]]:
+    """`with undone():` is a transaction that fails when its block has ended."""
+
+    @contextlib.contextmanager
+    def transaction() -> Iterator[None]:
+        with contextlib.suppress(Failure), store.transaction():
+            yield
+            raise Failure
+
+    return transaction
