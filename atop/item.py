@@ -238,11 +238,11 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
         set_slots(self, store, store._new_item_id())
         if not later:
             transaction.create(self, {**cls._defaults, **attributes})
-            store._remember(self)
+            store._objects.remember(self)
             return
         with transaction.savepoint():  # what the class's own properties refuse leaves no item behind
             transaction.create(self, {**cls._defaults, **attributes})
-            store._remember(self)
+            store._objects.remember(self)
             for name, value in later.items():
                 setattr(self, name, value)
 
@@ -404,7 +404,7 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
 
     def _load(self) -> State:
         """Fetch the committed state. Raises `NoSuchItem` if the item is not there (any more)."""
-        return self._store._load_state(self)
+        return self._store._objects.load_state(self)
 
     def _adapt(self, state: State) -> State:
         """The state as this class knows it: with the upgrades that lead from the record's version to the class's."""
@@ -485,7 +485,7 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
         """The item or file that a stored value stands for; None for an item that is gone."""
         if type(stored) is FileInfo:
             return self._store._file(stored)
-        return self._store._find(stored.item_id)  # type: ignore[union-attr]  # not a FileInfo, so a Reference
+        return self._store._objects.find(stored.item_id)  # type: ignore[union-attr]  # not a FileInfo, so a Reference
 
     def _before_delete(self, transaction: Transaction) -> None:
         """Called in the transaction that deletes the item, before it does."""
@@ -560,7 +560,7 @@ def _convert_item(value: Any, store: Store | None) -> Reference | None:
         return None
     if store is not None and value._store is not store:
         raise UnstorableValue(f"{value!r} belongs to another store, so an item of this one cannot refer to it")
-    if store is not None and store._find(value._id) is None:
+    if store is not None and store._objects.find(value._id) is None:
         raise NoSuchItem(value._id)
     return Reference(value._id)
 

@@ -137,7 +137,7 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
 
             def take(item_ids: list[int] = chunk) -> None:
                 for item_id in item_ids:
-                    item = self._store._find(item_id)
+                    item = self._store._objects.find(item_id)
                     if item is not None and item in self:
                         self.remove(item)
 
@@ -282,7 +282,7 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
                 if tuple(definition) not in pool_state.attributes["indexes"].values():
                     return versions, puts  # dropped, or finished by someone else, meanwhile
                 for item_id in item_ids:
-                    state = self._store._read_state(item_id)
+                    state = self._store._objects.read_state(item_id)
                     if state is None or self._id not in state.pools:
                         continue  # it went meanwhile, and took its entries along
                     versions[item_id] = state.version
@@ -310,7 +310,7 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
 
     def _sweep(self) -> None:
         """Remove the entries of dropped indexes; an interrupted sweep is finished by the next, or by compaction."""
-        if self._store._find(self._id) is None:
+        if self._store._objects.find(self._id) is None:
             return  # the pool was deleted, and its entries with it
         for number in (self._state or self._load()).attributes["doomed"]:
             self._remove_entries(number)
@@ -409,6 +409,7 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
     def search(self, text: str, index: str | None = None, limit: int | None = None) -> Iterator[Any]:
         """The items that have all words of `text`, by id; a last word that ends in `*` may be the start of one.
 
+        With such a start the order may be that of the words that it begins, so that the first items come at once.
         `index` names the word index; the first one, unless given.
         """
         if index is None:
@@ -501,11 +502,11 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
         for keys, sequence in self._key_chunks(low, high, reverse, chunk):
             transaction = current(store)
             entries = transaction.entries if transaction is not None else {}
-            valid, items = store._items_at(keys, self._id, definition, sequence)
+            valid, items = store._objects.items_at(keys, self._id, definition, sequence)
             for key, item in zip(valid, items, strict=True):
                 # The caller may have changed or deleted it since the chunk was read.
                 changed = engine.sequence != sequence or item._id in entries
-                if changed and not store._still_has_key(item, key, self._id, definition):
+                if changed and not store._objects.still_has_key(item, key, self._id, definition):
                     continue
                 yield item
                 if limit is not None and (limit := limit - 1) <= 0:
@@ -519,7 +520,7 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
         found_items: list[Any] = []
         for keys, sequence in self._key_chunks(low, high, reverse, size + 1):
             wanted = keys[: size - len(found_items)]
-            valid, items = self._store._items_at(wanted, self._id, definition, sequence)
+            valid, items = self._store._objects.items_at(wanted, self._id, definition, sequence)
             found_keys += valid
             found_items += items
             if len(keys) > len(wanted):

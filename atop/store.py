@@ -15,7 +15,6 @@ import inspect
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -36,18 +35,16 @@ from atop.errors import (
     StoreClosed,
     StoreError,
     StoreReadOnly,
-    UnsafePickle,
-    UpgradeFailed,
 )
 from atop.files import File, FileArea
 from atop.ids import COUNTER_BITS, NumberAllocator
-from atop.indexes import IndexDefinition, index_keys, prefix_of
-from atop.item import Item, Rule, class_named, set_slots, set_state, set_views
+from atop.item import Item, Rule
 from atop.journal import Commit, Revision
+from atop.live import LiveItems
 from atop.maintenance import DEFAULT_KEEP, CompactReport, compact
 from atop.owner import OwnerLock
 from atop.pool import Index, Pool, index_specs, pool_key
-from atop.records import State, decode, dumps, pack_u64, unpack_u64
+from atop.records import dumps, pack_u64, unpack_u64
 from atop.transaction import CURRENT, Transaction, active, current
 from atop.undo import undo
 from atop.values import FileInfo
@@ -65,8 +62,6 @@ ItemClass = TypeVar("ItemClass", bound=Item)
 # How often `transact` runs a function that meets conflicts; after the first few it does so one caller at a time.
 ATTEMPTS = 100
 PATIENT_AFTER = 3
-# Objects in memory that are looked after before those that nobody holds any more are swept out of the table.
-FIRST_SWEEP = 4_096
 
 
 class _Scope:
@@ -135,10 +130,6 @@ class Store(ClassicStore):
         if durability not in ("flushed", "buffered"):
             raise ValueError(f"durability must be flushed or buffered, not {durability!r}")
         self.path = Path(path).expanduser().absolute()
-        self._live: dict[int, weakref.ref[Item]] = {}
-        self._live_lock = threading.Lock()
-        self._state_lock = threading.Lock()
-        self._sweep_at = FIRST_SWEEP
         self._clock_lock = threading.Lock()
         self._patience = threading.Lock()
         self._closed = False
@@ -151,7 +142,8 @@ class Store(ClassicStore):
         except BaseException:
             self._lock.release()
             raise
-        self._engine.on_recovery = self._forget_states
+        self._objects = LiveItems(self, self._engine)
+        self._engine.on_recovery = self._objects.forget_states
         self._time = self._engine.last_time
         self._numbers = self._open_numbers(0)
         self._watchers = Watchers(self._engine)
@@ -269,7 +261,7 @@ class Store(ClassicStore):
                 self._engine.commit(
                     write_set,
                     before=functools.partial(self._check_files, write_set) if write_set.files else None,
-                    applied=functools.partial(self._publish, builder),
+                    applied=functools.partial(self._objects.publish, builder.states),
                 )
                 self._watchers.notify()
         except BaseException:
@@ -291,13 +283,6 @@ class Store(ClassicStore):
                     f"{write_set.label!r} names a file whose contents ({digest.hex()[:12]}) are not in this store: "
                     "add them with store.file"
                 )
-
-    def _publish(self, builder: Builder) -> None:
-        """Give the objects in memory their new states: in the same moment, for readers, as the database has them."""
-        with self._state_lock:
-            for item, state in builder.states:
-                set_state(item, state)
-                set_views(item, None)
 
     def _commit_entries(
         self, batch: Callable[[], tuple[dict[int, int], list[tuple[bytes, bytes | None]]]], label: str
@@ -341,7 +326,7 @@ class Store(ClassicStore):
     def get(self, item_id: int, cls: type[ItemClass]) -> ItemClass: ...
     def get(self, item_id: int, cls: type[Item] | None = None) -> Any:
         """The item with this id. Raises `NoSuchItem`; with `cls`, TypeError if it is not one of those."""
-        item = self._find(item_id)
+        item = self._objects.find(item_id)
         if item is None:
             raise NoSuchItem(item_id)
         if cls is not None and not isinstance(item, cls):
@@ -353,7 +338,7 @@ class Store(ClassicStore):
         start = b""
         while keys := self._engine.keys(ITEMS, start, b"\xff" * 8, 500):
             for key in keys:
-                item = self._find(unpack_u64(key)[0])
+                item = self._objects.find(unpack_u64(key)[0])
                 if item is not None:
                     yield item
             start = keys[-1] + b"\0"
@@ -366,7 +351,7 @@ class Store(ClassicStore):
 
             def batch(keys: list[bytes] = keys) -> int:
                 count = 0
-                for item in filter(None, (self._find(unpack_u64(key)[0]) for key in keys)):
+                for item in filter(None, (self._objects.find(unpack_u64(key)[0]) for key in keys)):
                     if (item._state or item._load()).raw is not None:
                         item.touch()
                         count += 1
@@ -378,186 +363,6 @@ class Store(ClassicStore):
             if progress is not None:
                 progress(done, done)
         return upgraded
-
-    def _find(self, item_id: int) -> Item | None:
-        """The item with this id, or None."""
-        if CURRENT.get() is not None:
-            transaction = current(self)
-            if transaction is not None and item_id in transaction.entries:
-                entry = transaction.entries[item_id]
-                return None if entry.deleted else entry.item
-        reference = self._live.get(item_id)
-        item = reference() if reference is not None else None
-        if item is not None and item._state is not None:
-            return item
-        if type(item_id) is not int or not 0 < item_id < 1 << 63:
-            self._check_open()
-            return None
-        return self._fetch(item_id, item)
-
-    def _fetch(self, item_id: int, item: Item | None = None) -> Item | None:
-        """Read an item from the database; `item` is the object that stands for it, if there is one."""
-        sequence = self._engine.sequence
-        return self._objects_from([(item_id, self._engine.get_item(pack_u64(item_id)), item)], sequence)[0]
-
-    def _objects_from(self, wanted: list[tuple[int, bytes | None, Item | None]], sequence: int) -> list[Item | None]:
-        """The objects for items: given the id, the record, and the object that stands for it if there is one.
-
-        The records were read while the engine's sequence was `sequence`, or later. This is what reading an item
-        comes to, so it is one loop with few calls.
-        """
-        live, new_reference = self._live, weakref.ref
-        objects: list[Item | None] = []
-        states: list[tuple[Item, State]] = []
-        for item_id, record, there in wanted:
-            if record is None:
-                objects.append(None)
-                continue
-            try:
-                state = decode(record)
-            except UnsafePickle as error:
-                raise UnsafePickle(f"item {item_id}: {error}") from error
-            if there is not None:
-                item = there
-            else:
-                cls = class_named(state.type_name)
-                if cls is None or cls._schema < state.schema:
-                    cls = Item
-                item = cls.__new__(cls)
-                set_slots(item, self, item_id)
-                reference = new_reference(item)
-                if live.setdefault(item_id, reference) is not reference:
-                    item = self._succeed(item, reference)
-            objects.append(item)
-            if state.schema != type(item)._schema:
-                try:
-                    state = item._adapt(state)
-                except UpgradeFailed:
-                    continue  # reading its attributes will try again, and raise
-            states.append((item, state))
-        self._keep_states(states, sequence)
-        if len(live) > self._sweep_at:
-            self._sweep_live()
-        return objects
-
-    def _keep_states(self, states: list[tuple[Item, State]], sequence: int) -> None:
-        """Have objects hold the states that were read at `sequence`, unless a commit may have come after."""
-        with self._state_lock:  # a commit that is published between the question and the answer would be lost
-            if not sequence & 1 and self._engine.sequence == sequence:
-                for item, state in states:
-                    set_state(item, state)
-
-    def _object_for(self, cls: type[Item], item_id: int) -> Item:
-        """The object that stands for an item: the one there is, or a new one, without its state."""
-        item = cls.__new__(cls)
-        set_slots(item, self, item_id)
-        return self._remember(item)
-
-    def _load_state(self, item: Item) -> State:
-        engine = self._engine
-        sequence = engine.sequence
-        record = engine.get_item(pack_u64(item._id))
-        if record is None:
-            raise NoSuchItem(item._id)
-        state = item._adapt(decode(record))
-        self._keep_states([(item, state)], sequence)
-        return state
-
-    def _read_state(self, item_id: int) -> State | None:
-        """The committed state of an item as its record has it, or None."""
-        record = self._engine.get_item(pack_u64(item_id))
-        return decode(record) if record is not None else None
-
-    def _items_at(
-        self, keys: list[bytes], pool_id: int, definition: IndexDefinition | None, sequence: int
-    ) -> tuple[list[bytes], list[Item]]:
-        """The items of index entries, with their keys; without those that are gone or have that key no longer."""
-        live = self._live
-        transaction = current(self)
-        entries = transaction.entries if transaction is not None else {}
-        items: list[Item | None] = []
-        missing: list[tuple[int, bytes]] = []  # (place in items, item id as bytes)
-        for key in keys:
-            item_id = int.from_bytes(key[-8:])
-            reference = live.get(item_id)
-            item = reference() if reference is not None else None
-            if item is None or item._state is None:
-                if item_id in entries:
-                    item = entries[item_id].item
-                else:
-                    missing.append((len(items), key[-8:]))
-            items.append(item)
-        gone = False
-        if missing:
-            before = self._engine.sequence
-            records = self._engine.get_items([item_key for _, item_key in missing])
-            wanted = [
-                (int.from_bytes(item_key), record, items[place])
-                for (place, item_key), record in zip(missing, records, strict=True)
-            ]
-            for (place, _), item in zip(missing, self._objects_from(wanted, before), strict=True):
-                items[place] = item
-                if item is None:
-                    gone = True
-        if gone or sequence & 1 or self._engine.sequence != sequence:
-            valid = [
-                (key, item)
-                for item, key in zip(items, keys, strict=True)
-                if item is not None and (item._id in entries or self._has_key(item, key, pool_id, definition))
-            ]
-            return [key for key, _ in valid], [item for _, item in valid]
-        return keys, items  # type: ignore[return-value]  # none of them is None
-
-    def _has_key(self, item: Item, key: bytes, pool_id: int, definition: IndexDefinition | None) -> bool:
-        """Whether a committed item has this entry in an index of a pool; in its membership, without a definition."""
-        state = item._state or self._read_state(item._id)
-        if state is None:
-            return False
-        raw = state.raw or state
-        return _has_entry(key, pool_id, definition, raw.pools, raw.attributes)
-
-    def _still_has_key(self, item: Item, key: bytes, pool_id: int, definition: IndexDefinition | None) -> bool:
-        """As `_has_key`, as the current transaction sees the item."""
-        transaction = current(self)
-        entry = transaction.entries.get(item._id) if transaction is not None else None
-        if entry is None:
-            return self._has_key(item, key, pool_id, definition)
-        return not entry.deleted and _has_entry(key, pool_id, definition, entry.pools, entry.stored())
-
-    def _remember(self, item: Item) -> Item:
-        """Make an object the one that stands for its item; returns the one that already does, if there is one."""
-        reference = weakref.ref(item)
-        if self._live.setdefault(item._id, reference) is not reference:
-            item = self._succeed(item, reference)
-        if len(self._live) > self._sweep_at:
-            self._sweep_live()
-        return item
-
-    def _succeed(self, item: Item, reference: weakref.ref[Item]) -> Item:
-        """Put an object in the place of one that nobody holds any more; returns that one, if somebody does."""
-        with self._live_lock:  # only here, and in the sweep, does a reference make way for another
-            there = self._live.setdefault(item._id, reference)()
-            if there is not None:
-                return there
-            self._live[item._id] = reference
-            return item
-
-    def _sweep_live(self) -> None:
-        """Drop the references to objects that nobody holds any more."""
-        with self._live_lock:
-            live = self._live
-            for item_id in [item_id for item_id, reference in live.copy().items() if reference() is None]:
-                if live[item_id]() is None:
-                    del live[item_id]
-            self._sweep_at = max(FIRST_SWEEP, 2 * len(live))
-
-    def _forget_states(self) -> None:
-        """Have every object in memory read its state again."""
-        for reference in list(self._live.values()):
-            item = reference()
-            if item is not None:
-                set_state(item, None)
-                set_views(item, None)
 
     def _new_item_id(self) -> int:
         return self._numbers.item_id()
@@ -588,7 +393,7 @@ class Store(ClassicStore):
         last = 0
         for source_id, name, _ in places:
             if source_id != last and (attribute is None or name == attribute):
-                source = self._find(source_id)
+                source = self._objects.find(source_id)
                 if source is not None:
                     last = source_id
                     yield source
@@ -746,7 +551,7 @@ class Store(ClassicStore):
         return unpack_u64(found)[0] if found is not None else None
 
     def _item_history(self, item: Item, limit: int | None) -> Iterator[Revision]:
-        state = self._read_state(item._id)
+        state = self._objects.read_state(item._id)
         if state is None:
             raise NoSuchItem(item._id)
         for count, revision in enumerate(journal.revisions(self._engine, item._id, state, self._number_of)):
@@ -782,15 +587,6 @@ class Store(ClassicStore):
         if current(self) is not None:
             raise StoreError("compact works in steps of its own: call it outside of a transaction", self.path)
         return compact(self, keep, progress, grace)
-
-
-def _has_entry(
-    key: bytes, pool_id: int, definition: IndexDefinition | None, pools: tuple[int, ...], attributes: dict[str, Any]
-) -> bool:
-    """Whether an item with these pools and attributes has this entry in an index; in the membership, without one."""
-    if definition is None or pool_id not in pools:
-        return pool_id in pools
-    return key in index_keys(prefix_of(pool_id, definition.number), definition, attributes, key[-8:])
 
 
 def transacted(function: Callable[P, T]) -> Callable[P, T]:

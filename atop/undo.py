@@ -53,13 +53,13 @@ class _Undo:
 
     def restore(self, change: Change) -> None:
         """Bring a deleted item back."""
-        if self._store._find(change.item_id) is not None:
+        if self._store._objects.find(change.item_id) is not None:
             self._refuse(f"item {change.item_id} is there again")
         type_name, schema = change.schema or ("", 0)  # every deletion has it
         cls = class_named(type_name)
         if cls is None or cls._schema < schema:
             cls = Item
-        item = self._store._object_for(cls, change.item_id)
+        item = self._store._objects.object_for(cls, change.item_id)
         state = item._adapt(State(0, type_name, schema, dict(change.before), ()))
         self._transaction.restore(item, type_name, state.schema, state.attributes)
         self._transaction.set_pools(item, change.pools or ())
@@ -75,7 +75,7 @@ class _Undo:
 
     def revert(self, change: Change) -> None:
         """Give an item's attributes the values that they had before."""
-        item = self._store._find(change.item_id)
+        item = self._store._objects.find(change.item_id)
         if item is None:
             self._refuse(f"item {change.item_id} has been deleted since")
         names = {*change.before, *change.added}
@@ -101,7 +101,7 @@ class _Undo:
 
     def delete(self, change: Change) -> None:
         """Delete an item that the commit created."""
-        item = self._store._find(change.item_id)
+        item = self._store._objects.find(change.item_id)
         if item is None:
             return
         for revision in item.history():
@@ -148,12 +148,12 @@ class _Undo:
 
     def _without_missing(self, value: Any) -> Any:
         for inner in list(walk(value)):
-            if type(inner) is Reference and self._store._find(inner.item_id) is None:
+            if type(inner) is Reference and self._store._objects.find(inner.item_id) is None:
                 value = without(value, inner.item_id)
         return value
 
     def _is_pool(self, item_id: int) -> bool:
-        return isinstance(self._store._find(item_id), Pool)
+        return isinstance(self._store._objects.find(item_id), Pool)
 
     def _refuse(self, why: str) -> NoReturn:
         raise UndoRefused(f"commit {self._commit.number} ({self._commit.label!r}) cannot be undone: {why}")

@@ -130,7 +130,7 @@ class _Check:
 
     def _plan(self, pool_id: int) -> Plan | None:
         if pool_id not in self._plans:
-            state = self._store._read_state(pool_id)
+            state = self._store._objects.read_state(pool_id)
             definitions = None if state is None else state.attributes.get("indexes")
             if definitions is None:
                 self._plans[pool_id] = None
@@ -144,7 +144,7 @@ class _Check:
         """The entries of indexes that are being built or removed."""
         count = 0
         for pool_id in self._plans:
-            state = self._store._read_state(pool_id)
+            state = self._store._objects.read_state(pool_id)
             if state is not None:
                 numbers = [d[0] for d in state.attributes["indexes"].values() if d[4] == BUILDING]
                 for number in (*numbers, *state.attributes["doomed"]):

@@ -1,0 +1,234 @@
+"""The objects in memory: one for each item that the program holds.
+
+Promises: within a store, an id stands for one object for as long as anyone holds it. An object holds a state only if
+that is the last one committed, or another thread is about to take it away: states come and go under one lock, in the
+same moment, for readers, in which the database has them. Objects that nobody holds are not kept alive.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from atop.engine import Engine
+from atop.errors import NoSuchItem, UnsafePickle, UpgradeFailed
+from atop.indexes import IndexDefinition, index_keys, prefix_of
+from atop.item import Item, class_named, set_slots, set_state, set_views
+from atop.records import State, decode, pack_u64
+from atop.transaction import CURRENT, current
+
+if TYPE_CHECKING:
+    from atop.store import Store
+
+# References looked after before those to objects that nobody holds any more are swept out of the table.
+FIRST_SWEEP = 4_096
+
+
+class LiveItems:
+    """The objects in memory of one store. May be used by any thread."""
+
+    def __init__(self, store: Store, engine: Engine) -> None:
+        self._store = store
+        self._engine = engine
+        self._references: dict[int, weakref.ref[Item]] = {}
+        self._lock = threading.Lock()
+        self._state_lock = threading.Lock()
+        self._sweep_at = FIRST_SWEEP
+
+    def find(self, item_id: int) -> Item | None:
+        """The item with this id, or None."""
+        if CURRENT.get() is not None:
+            transaction = current(self._store)
+            if transaction is not None and item_id in transaction.entries:
+                entry = transaction.entries[item_id]
+                return None if entry.deleted else entry.item
+        reference = self._references.get(item_id)
+        item = reference() if reference is not None else None
+        if item is not None and item._state is not None:
+            return item
+        if type(item_id) is not int or not 0 < item_id < 1 << 63:
+            self._store._check_open()
+            return None
+        return self._fetch(item_id, item)
+
+    def _fetch(self, item_id: int, item: Item | None = None) -> Item | None:
+        """Read an item from the database; `item` is the object that stands for it, if there is one."""
+        sequence = self._engine.sequence
+        return self._objects_from([(item_id, self._engine.get_item(pack_u64(item_id)), item)], sequence)[0]
+
+    def _objects_from(self, wanted: list[tuple[int, bytes | None, Item | None]], sequence: int) -> list[Item | None]:
+        """The objects for items: given the id, the record, and the object that stands for it if there is one.
+
+        The records were read while the engine's sequence was `sequence`, or later. This is what reading an item
+        comes to, so it is one loop with few calls.
+        """
+        live, new_reference = self._references, weakref.ref
+        objects: list[Item | None] = []
+        states: list[tuple[Item, State]] = []
+        for item_id, record, there in wanted:
+            if record is None:
+                objects.append(None)
+                continue
+            try:
+                state = decode(record)
+            except UnsafePickle as error:
+                raise UnsafePickle(f"item {item_id}: {error}") from error
+            if there is not None:
+                item = there
+            else:
+                cls = class_named(state.type_name)
+                if cls is None or cls._schema < state.schema:
+                    cls = Item
+                item = cls.__new__(cls)
+                set_slots(item, self._store, item_id)
+                reference = new_reference(item)
+                if live.setdefault(item_id, reference) is not reference:
+                    item = self._succeed(item, reference)
+            objects.append(item)
+            if state.schema != type(item)._schema:
+                try:
+                    state = item._adapt(state)
+                except UpgradeFailed:
+                    continue  # reading its attributes will try again, and raise
+            states.append((item, state))
+        self._keep_states(states, sequence)
+        if len(live) > self._sweep_at:
+            self._sweep()
+        return objects
+
+    def _keep_states(self, states: list[tuple[Item, State]], sequence: int) -> None:
+        """Have objects hold the states that were read at `sequence`, unless a commit may have come after."""
+        with self._state_lock:  # a commit that is published between the question and the answer would be lost
+            if not sequence & 1 and self._engine.sequence == sequence:
+                for item, state in states:
+                    set_state(item, state)
+
+    def object_for(self, cls: type[Item], item_id: int) -> Item:
+        """The object that stands for an item: the one there is, or a new one, without its state."""
+        item = cls.__new__(cls)
+        set_slots(item, self._store, item_id)
+        return self.remember(item)
+
+    def load_state(self, item: Item) -> State:
+        """Fetch the committed state of an item. Raises `NoSuchItem`."""
+        engine = self._engine
+        sequence = engine.sequence
+        record = engine.get_item(pack_u64(item._id))
+        if record is None:
+            raise NoSuchItem(item._id)
+        state = item._adapt(decode(record))
+        self._keep_states([(item, state)], sequence)
+        return state
+
+    def read_state(self, item_id: int) -> State | None:
+        """The committed state of an item as its record has it, or None."""
+        record = self._engine.get_item(pack_u64(item_id))
+        return decode(record) if record is not None else None
+
+    def items_at(
+        self, keys: list[bytes], pool_id: int, definition: IndexDefinition | None, sequence: int
+    ) -> tuple[list[bytes], list[Item]]:
+        """The items of index entries, with their keys; without those that are gone or have that key no longer."""
+        live = self._references
+        transaction = current(self._store)
+        entries = transaction.entries if transaction is not None else {}
+        items: list[Item | None] = []
+        missing: list[tuple[int, bytes]] = []  # (place in items, item id as bytes)
+        for key in keys:
+            item_id = int.from_bytes(key[-8:])
+            reference = live.get(item_id)
+            item = reference() if reference is not None else None
+            if item is None or item._state is None:
+                if item_id in entries:
+                    item = entries[item_id].item
+                else:
+                    missing.append((len(items), key[-8:]))
+            items.append(item)
+        gone = False
+        if missing:
+            before = self._engine.sequence
+            records = self._engine.get_items([item_key for _, item_key in missing])
+            wanted = [
+                (int.from_bytes(item_key), record, items[place])
+                for (place, item_key), record in zip(missing, records, strict=True)
+            ]
+            for (place, _), item in zip(missing, self._objects_from(wanted, before), strict=True):
+                items[place] = item
+                if item is None:
+                    gone = True
+        if gone or sequence & 1 or self._engine.sequence != sequence:
+            valid = [
+                (key, item)
+                for item, key in zip(items, keys, strict=True)
+                if item is not None and (item._id in entries or self._has_key(item, key, pool_id, definition))
+            ]
+            return [key for key, _ in valid], [item for _, item in valid]
+        return keys, items  # type: ignore[return-value]  # none of them is None
+
+    def _has_key(self, item: Item, key: bytes, pool_id: int, definition: IndexDefinition | None) -> bool:
+        """Whether a committed item has this entry in an index of a pool; in its membership, without a definition."""
+        state = item._state or self.read_state(item._id)
+        if state is None:
+            return False
+        raw = state.raw or state
+        return _has_entry(key, pool_id, definition, raw.pools, raw.attributes)
+
+    def still_has_key(self, item: Item, key: bytes, pool_id: int, definition: IndexDefinition | None) -> bool:
+        """As `_has_key`, as the current transaction sees the item."""
+        transaction = current(self._store)
+        entry = transaction.entries.get(item._id) if transaction is not None else None
+        if entry is None:
+            return self._has_key(item, key, pool_id, definition)
+        return not entry.deleted and _has_entry(key, pool_id, definition, entry.pools, entry.stored())
+
+    def remember(self, item: Item) -> Item:
+        """Make an object the one that stands for its item; returns the one that already does, if there is one."""
+        reference = weakref.ref(item)
+        if self._references.setdefault(item._id, reference) is not reference:
+            item = self._succeed(item, reference)
+        if len(self._references) > self._sweep_at:
+            self._sweep()
+        return item
+
+    def _succeed(self, item: Item, reference: weakref.ref[Item]) -> Item:
+        """Put an object in the place of one that nobody holds any more; returns that one, if somebody does."""
+        with self._lock:  # only here, and in the sweep, does a reference make way for another
+            there = self._references.setdefault(item._id, reference)()
+            if there is not None:
+                return there
+            self._references[item._id] = reference
+            return item
+
+    def _sweep(self) -> None:
+        """Drop the references to objects that nobody holds any more."""
+        with self._lock:
+            live = self._references
+            for item_id in [item_id for item_id, reference in live.copy().items() if reference() is None]:
+                if live[item_id]() is None:
+                    del live[item_id]
+            self._sweep_at = max(FIRST_SWEEP, 2 * len(live))
+
+    def forget_states(self) -> None:
+        """Have every object in memory read its state again."""
+        for reference in list(self._references.values()):
+            item = reference()
+            if item is not None:
+                set_state(item, None)
+                set_views(item, None)
+
+    def publish(self, states: list[tuple[Item, State | None]]) -> None:
+        """Give the objects in memory their new states: in the same moment, for readers, as the database has them."""
+        with self._state_lock:
+            for item, state in states:
+                set_state(item, state)
+                set_views(item, None)
+
+
+def _has_entry(
+    key: bytes, pool_id: int, definition: IndexDefinition | None, pools: tuple[int, ...], attributes: dict[str, Any]
+) -> bool:
+    """Whether an item with these pools and attributes has this entry in an index; in the membership, without one."""
+    if definition is None or pool_id not in pools:
+        return pool_id in pools
+    return key in index_keys(prefix_of(pool_id, definition.number), definition, attributes, key[-8:])
