@@ -211,8 +211,6 @@ class Engine:
                 # Nothing is lost: the log has it all, and the next open recovers from that.
                 log.warning("closing %s without a checkpoint: %s", self.path, error)
             self._close_handles()
-            self._shut = True
-            self._opened.set()
 
     def _close_handles(self) -> None:
         for table in getattr(self, "_tables", {}).values():
@@ -245,7 +243,7 @@ class Engine:
             try:
                 yield
             finally:
-                self._shut = False
+                self._shut = self._closed
                 self._opened.set()
 
     def _enter(self) -> None:
