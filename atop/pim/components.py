@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from atop.pim.incoming import MAX_RECORD_BYTES
+from atop.pim.incoming import MAX_RECORD_BYTES, MAX_RECORD_LINES
 
 # Deepest nesting of components: VEVENT, VALARM and one more are all that the RFCs have.
 MAX_DEPTH = 16
@@ -112,8 +112,8 @@ class _Splitter:
             self._lines.clear()
         elif not self._problem:
             self._size += len(line)
-            if self._size > self._max_bytes:
-                self._problem = f"is larger than {self._max_bytes >> 20} MiB"
+            if self._size > self._max_bytes or len(self._lines) >= MAX_RECORD_LINES:
+                self._problem = f"is larger than {self._max_bytes >> 20} MiB, or {MAX_RECORD_LINES} lines"
                 self._lines.clear()
             else:
                 self._lines.append(line)
@@ -126,7 +126,7 @@ class _Splitter:
             if not self._own:
                 self._own_line = number
             self._size += len(line)
-            if self._size <= self._max_bytes:
+            if self._size <= self._max_bytes and len(self._own) < MAX_RECORD_LINES:
                 self._own.append(line)
         elif not self._in_garbage:
             self._in_garbage = True

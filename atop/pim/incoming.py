@@ -14,6 +14,10 @@ Kind = Literal["contact", "event", "message", "note", "item"]
 # Most bytes of one record, its photographs and attachments included: what is held in memory at a time.
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 
+# Most lines of one record: as many as fill `MAX_RECORD_BYTES` when they are as long as base64 makes them. Each costs
+# some 40 bytes besides its own.
+MAX_RECORD_LINES = 1_500_000
+
 
 class Readable(Protocol):
     """What the writers need of a File: a `Content` does as well."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from atop.pim.incoming import MAX_RECORD_BYTES, Broken
+from atop.pim.incoming import MAX_RECORD_BYTES, MAX_RECORD_LINES, Broken
 
 # "From ", the sender, and a date as asctime writes it, perhaps with the zone; in Thunderbird's, "From - " and the date.
 _ENVELOPE = re.compile(
@@ -91,7 +91,7 @@ class _Mbox:
     def _keep(self, line: bytes | None, number: int = 0) -> None:
         self._line = self._line or number
         self._size += self._max_bytes if line is None else len(line)
-        if line is None or self._size > self._max_bytes:
+        if line is None or self._size > self._max_bytes or len(self._lines) >= MAX_RECORD_LINES:
             self._is_too_large = True
             self._lines.clear()
         elif not self._is_too_large:

@@ -7,6 +7,7 @@ attachment is a name only, without folders.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import email.header
 import email.utils
@@ -26,8 +27,14 @@ from atop.pim.mailbox_file import RawMessage
 # Longest text kept as text, in characters; a longer one is an attachment. Novels are shorter.
 MAX_TEXT = 4 * 1024 * 1024
 
-# Most parts of a message, attachments included; the rest is kept as one attachment.
+# Most parts of a message, attachments included; of a message with more, the whole is one attachment besides.
 MAX_PARTS = 1_000
+
+# Past so many bytes of headers, lines, or lines that may be boundaries, what the parser makes of a message would take
+# many times its size in memory. A message with 50 MB of attachments has a million lines, and a handful of boundaries.
+MAX_HEADER_BYTES = 1024 * 1024
+MAX_LINES = 1_500_000
+MAX_BOUNDARIES = 10_000
 
 # Most header fields kept, and addresses of one field: mailing lists stay far below.
 MAX_HEADERS = 2_000
@@ -43,6 +50,7 @@ MAILBOX_HEADERS = frozenset(
 
 _MESSAGE_ID = re.compile(r"<([^<>\s]+)>")
 _SPACES = re.compile(r"\s+")
+_HEAD_END = re.compile(rb"\n\r?\n")
 _FOLD = re.compile(r"\r?\n[ \t]?")
 _QUOTED_FROM = re.compile(r"^>+(?=From )", re.MULTILINE)
 _ENCODED_WORDS = re.compile(r"=\?[^?\s]+\?[BbQq]\?")
@@ -78,7 +86,7 @@ def blank() -> dict[str, Any]:
 
 def read_message(raw: RawMessage) -> Record:
     """One message. Raises ValueError if there is nothing in it that a mail message has."""
-    mail = _parser.parsebytes(raw.octets)
+    mail = _parse(raw.octets)
     headers = [(name, header_text(value)) for name, value in mail.raw_items()][:MAX_HEADERS]
     first: dict[str, str] = {}
     for name, value in headers:
@@ -90,12 +98,29 @@ def read_message(raw: RawMessage) -> Record:
     _read_headers(state, first, mail)
     state["flags"] = sorted({*raw.flags, *_flags(first)})
     state["labels"] = _labels(first.get("x-gmail-labels", ""))
-    _Parts(state).add(mail)
+    parts = _Parts(state)
+    parts.add(mail)
+    if parts.count > MAX_PARTS:
+        state["attachments"].append(Content(raw.octets, "whole message.eml", "message/rfc822"))
     state["size"] = len(raw.octets)
     state["digest"] = digest_of(state)
     state["uid"] = state["message_id"] or hashed_uid("message", state["digest"])
     mark = fingerprint(raw.octets, ",".join([*state["flags"], *state["labels"]]).encode("utf-8", "replace"))
     return Record("message", state["uid"], state, raw.line, len(raw.octets), mark)
+
+
+def _parse(octets: bytes) -> Mail:
+    """The message taken apart; only its headers, the rest being one attachment, where that would be too much.
+
+    Raises ValueError if the headers are too large.
+    """
+    head = _HEAD_END.search(octets)
+    if (len(octets) if head is None else head.start()) > MAX_HEADER_BYTES:
+        raise ValueError(f"has more than {MAX_HEADER_BYTES >> 10} KiB of headers")
+    if octets.count(b"\n--") <= MAX_BOUNDARIES and octets.count(b"\n") <= MAX_LINES:
+        with contextlib.suppress(RecursionError):  # parts inside parts, a hundred deep
+            return _parser.parsebytes(octets)
+    return _parser.parsebytes(octets, headersonly=True)
 
 
 def header_text(value: object) -> str:
@@ -177,12 +202,12 @@ class _Parts:
 
     def __init__(self, state: dict[str, Any]) -> None:
         self._state = state
-        self._count = 0
+        self.count = 0
 
     def add(self, mail: Mail, depth: int = 0) -> None:
         """Take one part, and those inside it."""
-        self._count += 1
-        if self._count > MAX_PARTS:
+        self.count += 1
+        if self.count > MAX_PARTS:
             return
         kind = mail.get_content_type()
         if kind == "message/rfc822" or (mail.is_multipart() and depth > 50):
