@@ -146,7 +146,10 @@ PLAIN_ADDRESS = {
     "postcode": "postal_code",
 }
 
-_NUMBERED = re.compile(r"(e mail|phone|website|address|im|relation|event|custom field) (\d{1,2}) (\w[\w ]*)\Z")
+_NUMBERED = re.compile(
+    r"(e mail|phone|website|address|im|relation|event|custom field) (\d{1,2}) "
+    rf"(type|label|value|{'|'.join(word for word in ADDRESS_WORDS if word != 'address')})\Z"
+)
 _SPELLED_NUMBER = re.compile(r"(.+?)(?: (\d{1,2}))?( address)?\Z")
 _NOT_WORD = re.compile(r"[\W_]+")
 _PARTS_OF_DATE = re.compile(r"(\d{1,4})[/.\-](\d{1,2})[/.\-](\d{1,4})(?:[ T].*)?\Z")
