@@ -23,8 +23,21 @@ if TYPE_CHECKING:
 # Seconds that something may take before a progress bar is drawn.
 PROGRESS_AFTER = 1.0
 
+# What stands for a file's name in an error about it.
+STANDARD_OUTPUT = "standard output"
+
 # Rows of one table on a terminal: the widths of its columns are found from that many rows at a time.
 ROWS_AT_A_TIME = 200
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
+    """Have errors of the system say that they are about standard output."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = STANDARD_OUTPUT
+        raise
 
 
 class Output:
@@ -103,15 +116,27 @@ class Output:
             table.add_column(Text(plain(column)), justify="right" if numbers else "left", no_wrap=exact)
         for row in rows:
             table.add_row(*(Text(describe(cell), no_wrap=True, overflow="ellipsis") for cell in row))
-        Console(file=sys.stdout, highlight=False).print(table)
+        with _named():
+            Console(file=sys.stdout, highlight=False).print(table)
+
+    @staticmethod
+    def flush() -> None:
+        """Write out what is left of the results. Raises OSError, as every other method, if the disk is full."""
+        with _named():
+            sys.stdout.flush()
 
     @staticmethod
     def _write(line: str) -> None:
-        sys.stdout.write(line + "\n")
+        try:
+            sys.stdout.write(line + "\n")
+        except OSError as error:
+            error.filename = STANDARD_OUTPUT
+            raise
 
     @staticmethod
     def _complain(line: str) -> None:
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # noticed, and told, when all is flushed at the end
+            sys.stdout.flush()
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
 

@@ -17,6 +17,7 @@ import traceback
 import click
 
 from atop import AtopError, __version__
+from atop.cli.output import STANDARD_OUTPUT, Output
 from atop.cli.session import FAILED, INTERRUPTED, PIPE_CLOSED, WRONG_USE, Session, global_options
 
 # Each command, in the order of the help, and the module that has it as NAME_command.
@@ -116,10 +117,19 @@ def run(arguments: list[str]) -> int:
         _abandon_output()
         return PIPE_CLOSED
     except (KeyboardInterrupt, click.Abort):
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             session.output.error("Interrupted", "interrupted")
         _abandon_output()
         return INTERRUPTED
+
+
+def _invoke(arguments: list[str], session: Session) -> int:
+    try:
+        with root.make_context("atop", arguments, obj=session) as context:
+            root.invoke(context)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    return session.exit_code
 
 
 def _run(arguments: list[str], session: Session) -> int:
@@ -127,12 +137,8 @@ def _run(arguments: list[str], session: Session) -> int:
     # Errors in the arguments may come before --json has been read.
     output.json = "--json" in arguments
     try:
-        with root.make_context("atop", list(arguments), obj=session) as context:
-            root.invoke(context)
-        sys.stdout.flush()
-    except click.exceptions.Exit as ended:
-        sys.stdout.flush()
-        return ended.exit_code
+        code = _invoke(list(arguments), session)
+        output.flush()
     except click.UsageError as error:
         usage = f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help'.\n\n" if error.ctx else ""
         output.error("UsageError", error.format_message(), usage)
@@ -146,7 +152,7 @@ def _run(arguments: list[str], session: Session) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        _fail_on_system(error, session)
+        _tell(error, output)
         return FAILED
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] not in OWN_PACKAGES:
@@ -156,18 +162,16 @@ def _run(arguments: list[str], session: Session) -> int:
             output.error(type(error).__name__, f"this is a bug in Atop: {error}")
         output.note(f"{traceback.format_exc()}atop: this is a bug in Atop; please report it with the lines above.")
         return FAILED
-    return session.exit_code
+    return code
 
 
-def _fail_on_system(error: OSError, session: Session) -> None:
+def _tell(error: OSError, output: Output) -> None:
     """Say what the operating system refused: a file that is not there, a full disk."""
+    if error.filename == STANDARD_OUTPUT:
+        _abandon_output()
     names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     reason = error.strerror or str(error)
-    session.output.error(type(error).__name__, f"{names}: {reason}" if names else reason)
-    try:
-        sys.stdout.flush()
-    except OSError:
-        _abandon_output()
+    output.error(type(error).__name__, f"{names}: {reason}" if names else reason)
 
 
 def _abandon_output() -> None:
