@@ -40,7 +40,8 @@ from atop.errors import (
     UnsupportedStore,
 )
 from atop.indexes import prefix_of
-from atop.records import pack_u64, unpack_u64
+from atop.records import loads, pack_u64, unpack_u64
+from atop.replicated import Replication
 from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, WriteSet, pool_counter
 
 log = logging.getLogger(__name__)
@@ -86,8 +87,16 @@ class Head(NamedTuple):
 class Engine:
     """The database of one store, open. Every method may be called by any thread."""
 
-    def __init__(self, data: Path, *, cache_size: int | None = None, durability: Durability = "flushed") -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        cache_size: int | None = None,
+        durability: Durability = "flushed",
+        replication: Replication | None = None,
+    ) -> None:
         self.path = data
+        self._replication = replication
         self.durability = durability
         self._cache_size = cache_size or _suitable_cache()
         self._calls: list[None] = []  # one element for each call under way; append and pop are atomic
@@ -104,6 +113,8 @@ class Engine:
         self._failure: AtopError | None = None
         self._closed = False
         self.on_recovery: Callable[[], None] = lambda: None  # called when what was read before may not hold
+        # Called with the ids of items that commits made elsewhere have changed, before `sequence` says so.
+        self.on_applied: Callable[[list[int]], None] = lambda item_ids: None
         self._pid = os.getpid()
         self._due = threading.Event()
         self._open()
@@ -117,6 +128,8 @@ class Engine:
             self.path.mkdir(mode=0o700, exist_ok=True)
             self._env = self._open_environment()
             try:
+                if self._replication is not None:
+                    self._replication.start(self._env, self.path)
                 self._tables = {name: self._open_table(name) for name in TABLES}
                 self._read_head()
             except BaseException:
@@ -138,9 +151,11 @@ class Engine:
         env.set_lk_detect(db.DB_LOCK_MINWRITE)
         env.set_tx_max(1_000)
         env.set_get_returns_none(2)
+        more = self._replication.configure(env) if self._replication is not None else 0
         env.open(
             os.fspath(self.path),
-            db.DB_CREATE
+            more
+            | db.DB_CREATE
             | db.DB_RECOVER
             | db.DB_PRIVATE
             | db.DB_THREAD
@@ -365,7 +380,7 @@ class Engine:
     def check_versions(self, versions: dict[int, int]) -> None:
         """Raise `Conflict` unless all these items (id -> version) have these versions at one moment."""
         with self._write_lock:
-            self._check_versions(list(versions.items()), None)
+            self._call(ITEMS, lambda: self._check_versions(list(versions.items()), None))
 
     # -- committing
 

@@ -448,9 +448,7 @@ class Store(ClassicStore):
 
     def _named(self, name: str) -> int | None:
         transaction = current(self)
-        if transaction is not None and name in transaction.catalog:
-            return transaction.catalog[name][1]
-        return self._engine.catalog_get(name)
+        return self._engine.catalog_get(name) if transaction is None else transaction.named(name)
 
     def _pool_by_id(self, pool_id: int) -> Pool:
         return self.get(pool_id, Pool)

@@ -242,8 +242,15 @@ class Transaction:
 
     def name(self, name: str, item_id: int | None) -> None:
         """Have the catalog's `name` stand for this item, or for none."""
-        expected = self.catalog[name][0] if name in self.catalog else self.store._engine.catalog_get(name)
-        self.catalog[name] = expected, item_id
+        self.named(name)
+        self.catalog[name] = self.catalog[name][0], item_id
+
+    def named(self, name: str) -> int | None:
+        """The id of the item that the catalog's `name` stands for here; the commit depends on it."""
+        if name not in self.catalog:
+            found = self.store._engine.catalog_get(name)
+            self.catalog[name] = found, found
+        return self.catalog[name][1]
 
     def _changed(self, item_id: int) -> None:
         if self._overlay is not None:

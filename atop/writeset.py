@@ -121,7 +121,7 @@ class Builder:
             exists=[t for t in self._targets if t not in created_here and t not in transaction.reads],
             unreferenced=self._gone,
             emptied=pools_gone,
-            names=[(name, old) for name, _, old in names],
+            names=[(name, old) for name, (old, _) in transaction.catalog.items()],
             operations={
                 ITEMS: sorted(self._items),
                 INDEX: sorted(self._index, key=_key),
