@@ -149,6 +149,7 @@ def text_record(device_id: str, group_tag: str, pairing: int | None, revision: i
 def judge(
     instance: str,
     *,
+    host: str | None,
     port: int | None,
     addresses: Iterable[str],
     text_size: int,
@@ -174,6 +175,9 @@ def judge(
     device_id = _token(properties, b"device", name)
     if not device_id:
         raise AnnouncementError(f"{name!r} names no device id")
+    if host is None or host.lower() != host_name(device_id):
+        # Where two devices have one name for a moment, a cache has the TXT of one and the SRV of the other.
+        raise AnnouncementError(f"{name!r} has records of different devices")
     usable = choose_addresses(addresses, networks, loopback=loopback)
     if not usable:
         raise AnnouncementError(f"{name!r} gives no address that this device would connect to")

@@ -182,6 +182,7 @@ class Listener:
         try:
             heard = judge(
                 info.name,
+                host=info.server,
                 port=info.port,
                 addresses=info.parsed_scoped_addresses(),
                 text_size=len(info.text),

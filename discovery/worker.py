@@ -148,6 +148,7 @@ class Worker:
             self._woke = self._refresh_wanted = False
         if changed or refresh:
             self._fixed.hurry(now)
+            self._publish_soon()  # acting on it takes a second
         self._start_lookups(now)
         if self._settings.multicast:
             await self._look_at_multicast(now, changed=changed, refresh=refresh, woke=woke)

@@ -221,6 +221,7 @@ SOUND: dict[bytes, bytes | None] = {b"version": b"1", b"device": b"aaa", b"group
 
 def judged(instance: str = full_name("desk"), **changes: Any) -> Announcement:
     heard: dict[str, Any] = {
+        "host": "atop-aaa.local.",
         "port": 4747,
         "addresses": ["10.0.0.2"],
         "text_size": 100,
@@ -247,6 +248,8 @@ def test_unknown_keys_and_a_later_version_are_no_reason_to_refuse() -> None:
     [
         {"instance": "desk._http._tcp.local."},
         {"instance": "x" * 300 + "." + SERVICE_TYPE},
+        {"host": None},
+        {"host": "atop-bbb.local."},
         {"port": None},
         {"port": 0},
         {"port": 65536},

@@ -38,8 +38,11 @@ def device_main(settings: dict[str, Any]) -> None:
     logging.basicConfig(level=logging.WARNING)
     timing = Timing(**settings.pop("timing", {}))
 
+    one_at_a_time = threading.Lock()
+
     def say(**what: Any) -> None:
-        print(json.dumps(what), flush=True)
+        with one_at_a_time:
+            print(json.dumps(what), flush=True)
 
     def on_candidate(change: Change, candidate: Candidate) -> None:
         say(change=change.value, candidate=dataclasses.asdict(candidate))
@@ -514,7 +517,7 @@ def test_addresses_of_container_bridges_are_neither_used_nor_announced(lan: Worl
     desktop = lan.run("desktop", "bbb")
 
     assert not any(address.startswith("172.") for address in desktop.wait_found("aaa")["addresses"])
-    status = laptop.status()
+    status = laptop.wait_status(lambda status: bool(status["interfaces"]))
     assert [interface["name"] for interface in status["interfaces"]] == ["lan0"]
     assert ["docker0", "container, virtual machine or tunnel"] in status["left_out"]
 
@@ -525,7 +528,8 @@ def test_a_labelled_address_is_one_of_its_interface(lan: World) -> None:
     desktop = lan.run("desktop", "bbb")
 
     assert {"10.9.0.1", "10.9.0.55"} <= set(desktop.wait_found("aaa")["addresses"])
-    assert [interface["name"] for interface in laptop.status()["interfaces"]] == ["lan0"]
+    status = laptop.wait_status(lambda status: bool(status["interfaces"]))
+    assert [interface["name"] for interface in status["interfaces"]] == ["lan0"]
     assert laptop.log.read_text() == ""
 
 
@@ -643,7 +647,7 @@ def records_of(name: str, device_id: str, addresses: list[str]) -> list[bytes]:
 
     service = text(b"_atop", b"_tcp", b"local") + b"\0"
     instance = text(name.encode()) + service
-    host = text(f"h{device_id}".encode(), b"local") + b"\0"
+    host = text(f"atop-{device_id}".encode(), b"local") + b"\0"
     return [
         record(service, 12, instance),
         record(instance, 33, bytes(4) + (4747).to_bytes(2) + host),
