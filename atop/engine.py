@@ -70,6 +70,8 @@ CHECKPOINT_KIB, CHECKPOINT_MINUTES = 32 << 10, 5
 MAINTENANCE_SECONDS = 1.0
 # Disk space that a commit leaves free: for what is in the cache and in the log's buffer, and for a recovery.
 RESERVE = 24 << 20
+# How long a call waits, in seconds, before it tries again while Berkeley DB replaces the history of a replica.
+LOCKOUT_SECONDS = 0.001
 # How often a call that Berkeley DB ended to break a deadlock is made again before it is an error.
 MAX_DEADLOCKS = 1_000
 
@@ -139,6 +141,12 @@ class Engine:
             raise self._explained(error) from error
         self._items = self._tables[ITEMS]
         self._opened.set()
+        if self._replication is not None:
+            self._replication.attach(self)
+
+    @property
+    def _is_replica(self) -> bool:
+        return self._replication is not None and not self._replication.is_master
 
     def _open_environment(self) -> Any:
         env = db.DBEnv()
@@ -176,9 +184,11 @@ class Engine:
             table.open(
                 f"{name}.db",
                 dbtype=db.DB_BTREE,
-                flags=db.DB_CREATE | db.DB_AUTO_COMMIT | db.DB_THREAD,
+                flags=db.DB_AUTO_COMMIT | db.DB_THREAD | (0 if self._is_replica else db.DB_CREATE),
                 mode=0o600,
             )
+        except (db.DBRepLockoutError, db.DBRepHandleDeadError, db.DBNoSuchFileError):
+            raise
         except (db.DBError, MemoryError) as error:
             raise self._explained(error, name) from error
         return table
@@ -186,6 +196,10 @@ class Engine:
     def _read_head(self) -> None:
         found = self._tables[CATALOG].get(FORMAT_KEY)
         if found is None:
+            if self._is_replica:
+                raise StoreDamaged(
+                    f"the copy of the store in {self.path.parent} has no format: copy it again", self.path
+                )
             txn = self._env.txn_begin()
             self._tables[CATALOG].put(FORMAT_KEY, pack_u64(FORMAT_VERSION), txn)
             txn.commit()
@@ -200,7 +214,9 @@ class Engine:
             last = cursor.last()
         finally:
             cursor.close()
-        if last is not None:
+        if last is None:
+            self.head, self._flushed = Head(0, ZERO_CHAIN), 0
+        else:
             number = unpack_u64(last[0])[0]
             self.head = Head(number, last[1][:CHAIN_SIZE])
             stamp = self._tables[COMMITS].get(commit_id_of(last[1]))
@@ -228,6 +244,8 @@ class Engine:
             self._close_handles()
 
     def _close_handles(self) -> None:
+        if self._replication is not None:
+            self._replication.stop()
         for table in getattr(self, "_tables", {}).values():
             with contextlib.suppress(db.DBError):  # the environment has failed, or the log has it all
                 table.close()
@@ -261,6 +279,75 @@ class Engine:
                 self._shut = self._closed
                 self._opened.set()
 
+    # -- for replication
+
+    @contextlib.contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Have nobody in Berkeley DB in the block: no commit is under way, and calls wait. For changes of role."""
+        with self._write_lock, self._alone():
+            yield
+
+    @contextlib.contextmanager
+    def applying(self) -> Iterator[None]:
+        """Apply records of the log, which another device made, in the block; then tell of the commits in them."""
+        with self._write_lock:
+            self.sequence += 1
+            try:
+                yield
+                self._catch_up()
+            finally:
+                self.sequence += 1
+
+    def _catch_up(self) -> None:
+        """Learn of the commits that came after the head without having been made here."""
+        number, chain = self.head
+        if number:
+            record = self.get(JOURNAL, pack_u64(number))
+            if record is None or record[:CHAIN_SIZE] != chain:
+                self._refresh()  # history was rolled back, or replaced
+                return
+        while pairs := self.pairs(JOURNAL, pack_u64(number + 1), b"\xff" * 9, 256):
+            changed: list[int] = []
+            for _, record in pairs:
+                _, when, _, changes = loads(record[CHAIN_SIZE + 8 :])
+                self.last_time = max(self.last_time, when)
+                changed += [change[1] for change in changes]
+            number = unpack_u64(pairs[-1][0])[0]
+            self.head = Head(number, pairs[-1][1][:CHAIN_SIZE])
+            self.on_applied(changed)
+
+    def refresh(self) -> None:
+        """Read the end of the journal again, and have everybody read again what they hold: all may have changed."""
+        with self._write_lock:
+            self.sequence += 1
+            try:
+                self._refresh()
+            finally:
+                self.sequence += 1
+
+    def _refresh(self) -> None:
+        self._call(JOURNAL, self._read_head)
+        self.on_recovery()
+
+    def _reopen_tables(self, dead: dict[str, Any]) -> None:
+        """Open the tables again: Berkeley DB has replaced what the handles stood for."""
+        with self._write_lock, self._alone():
+            if self._tables is not dead:
+                return  # another thread has done it
+            fresh: dict[str, Any] = {}
+            try:
+                for name in TABLES:
+                    fresh[name] = self._open_table(name)
+            except db.DBError:  # the files are being replaced: the caller meets that again, and waits
+                dead = fresh
+            else:
+                self._tables, self._items = fresh, fresh[ITEMS]
+            for table in dead.values():
+                with contextlib.suppress(db.DBError):  # a dead handle says once more that it is
+                    table.close()
+        if dead is fresh:
+            time.sleep(LOCKOUT_SECONDS)
+
     def _enter(self) -> None:
         """Wait, having found the engine shut, until it is not. Raises what keeps it shut for good."""
         self._calls.pop()
@@ -275,26 +362,34 @@ class Engine:
 
     def _call(self, table: str, operate: Callable[[], T]) -> T:
         """Make one call into Berkeley DB: again after a deadlock, with errors explained."""
-        for _ in range(MAX_DEADLOCKS):
+        deadlocks = 0
+        while deadlocks < MAX_DEADLOCKS:
             self._calls.append(None)
             if self._shut:
                 self._enter()
+            tables = self._tables
             try:
                 return operate()
             except db.DBLockDeadlockError:
+                deadlocks += 1
                 continue
+            except db.DBRepLockoutError:  # history is being replaced: there will be one to read, or the store closes
+                time.sleep(LOCKOUT_SECONDS)
+                continue
+            except db.DBRepHandleDeadError:
+                pass
             except (db.DBError, MemoryError) as error:
                 raise self._failed(error, table) from error
             finally:
                 self._calls.pop()
+            self._reopen_tables(tables)
         raise StoreError(f"table {table}: no lock to be had after {MAX_DEADLOCKS} tries: try again", self.path.parent)
 
     # -- reading
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """The value of a key as committed, or None."""
-        handle = self._tables[table]
-        found: bytes | None = self._call(table, lambda: handle.get(key))
+        found: bytes | None = self._call(table, lambda: self._tables[table].get(key))
         return found
 
     def get_item(self, key: bytes) -> bytes | None:
@@ -312,8 +407,12 @@ class Engine:
 
     def get_items(self, keys: list[bytes]) -> list[bytes | None]:
         """The records of several items, None where there is none."""
-        get = self._items.get
-        return self._call(ITEMS, lambda: [get(key) for key in keys])
+
+        def read() -> list[bytes | None]:
+            get = self._items.get
+            return [get(key) for key in keys]
+
+        return self._call(ITEMS, read)
 
     def version(self, item_id: int) -> int | None:
         """The version of an item as committed, or None if there is no such item."""
@@ -338,12 +437,11 @@ class Engine:
         self, table: str, start: bytes, stop: bytes, limit: int, reverse: bool = False
     ) -> list[tuple[bytes, bytes]]:
         """Up to `limit` (key, value) pairs with keys in [start, stop), from the first on, or from the last back."""
-        handle = self._tables[table]
 
         def scan() -> list[tuple[bytes, bytes]]:
             found: list[tuple[bytes, bytes]] = []
             add = found.append
-            cursor = handle.cursor()
+            cursor = self._tables[table].cursor()
             try:
                 if reverse:
                     pair = cursor.prev() if cursor.set_range(stop) is not None else cursor.last()
@@ -369,8 +467,7 @@ class Engine:
 
     def position(self, table: str, key: bytes) -> float:
         """About which part of a table's keys is less than `key`: 0 to 1."""
-        handle = self._tables[table]
-        return float(self._call(table, lambda: handle.key_range(key))[0])
+        return float(self._call(table, lambda: self._tables[table].key_range(key))[0])
 
     def quiet_sequence(self) -> int | None:
         """The sequence, or None while a commit is being applied."""
@@ -411,7 +508,15 @@ class Engine:
                 f"{MAX_OPERATIONS:,}: split it"
             )
         self._check_space(write_set)
+        while self._replication is not None and not self._replication.is_master:
+            if before is not None:
+                before()
+            elsewhere = self._replication.forward(write_set)
+            if elsewhere is not None:
+                return elsewhere
         with self._write_lock:
+            if self._is_replica:
+                return self.commit(write_set, before, applied)
             if before is not None:
                 before()
             try:
@@ -606,7 +711,17 @@ class Engine:
         """Write the cache to the tables, and remove log files that are not needed any more."""
         flags = db.DB_FORCE if force else 0
         self._call("", lambda: self._env.txn_checkpoint(CHECKPOINT_KIB, CHECKPOINT_MINUTES, flags))
-        self._call("", lambda: self._env.log_archive(db.DB_ARCH_REMOVE))
+        if self._replication is None:
+            self._call("", lambda: self._env.log_archive(db.DB_ARCH_REMOVE))
+        else:
+            self._call("", functools.partial(self._remove_logs, self._replication.log_needed()))
+
+    def _remove_logs(self, needed: int) -> None:
+        """Remove the log files before number `needed` that recovery has no use for."""
+        for name in sorted(os.fsdecode(name) for name in self._env.log_archive()):
+            if int(name.rpartition(".")[2]) >= needed:
+                break
+            (self.path / name).unlink(missing_ok=True)
 
     def oldest_commit(self) -> int:
         """The number of the oldest commit that the journal has; one past the head if it is empty."""
@@ -627,7 +742,8 @@ class Engine:
             txn.commit()
 
         with self._write_lock:
-            self._call(JOURNAL, trim)
+            if not self._is_replica:  # the master's trimming gets here by itself
+                self._call(JOURNAL, trim)
 
     def forget_commit_ids(self, cutoff: int) -> None:
         """Remove the ids of commits made before `cutoff` (microseconds) that the journal has no longer."""
@@ -641,6 +757,8 @@ class Engine:
             ]
             if gone:
                 with self._write_lock:
+                    if self._is_replica:
+                        return
                     self._call(COMMITS, functools.partial(self._write_alone, COMMITS, gone))
 
     def _write_alone(self, table: str, operations: list[tuple[bytes, bytes | None]]) -> None:
@@ -654,6 +772,8 @@ class Engine:
 
     def compact(self) -> int:
         """Give empty pages back to the file system; returns how many bytes of disk that freed."""
+        if self._is_replica:
+            return 0  # the pages are the same on all devices: they are given back where the master does it
         before = self._size()
         for table in self._tables.values():
             self._call("", functools.partial(table.compact, flags=db.DB_FREE_SPACE))

@@ -1,0 +1,55 @@
+"""What an engine asks of whatever keeps its database equal to those on other devices.
+
+The store knows nothing of networks: it is given an object that does, or none. The engine calls these methods; the
+other direction is `Engine.applying`, `Engine.at_rest` and `Engine.refresh`.
+
+The order of locks is: the engine's write lock, its gate, and only then one of the replication's own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from atop.engine import Engine
+    from atop.writeset import WriteSet
+
+
+class Replication(Protocol):
+    """Replication, as the engine sees it."""
+
+    @property
+    def is_master(self) -> bool:
+        """Whether this device's commits are applied here. Invariant: changes only within `Engine.at_rest`."""
+
+    def configure(self, environment: Any) -> int:
+        """Prepare an environment that is about to be opened; returns the flags to add to its opening.
+
+        May be called again after `stop`, for the environment that takes the place of one that failed.
+        """
+
+    def start(self, environment: Any, data: Path) -> None:
+        """Take up the environment, which is open and has no table open yet.
+
+        Returns when the tables can be opened: made where `is_master` says so, there already otherwise.
+        """
+
+    def attach(self, engine: Engine) -> None:
+        """The tables are open: from now on, tell the engine of what is applied."""
+
+    def forward(self, write_set: WriteSet) -> int | None:
+        """Have the master commit a WriteSet, and wait until it is applied here; returns its commit number.
+
+        None says that this device has become the master meanwhile, and is to apply it itself.
+
+        Raises:
+            Conflict and what else a commit raises: nothing was applied.
+            NoMaster: there is none to be had.
+        """
+
+    def stop(self) -> None:
+        """Leave the environment, which is about to be closed: no thread is in it when this returns."""
+
+    def log_needed(self) -> int:
+        """The number of the first log file that another device may still ask for."""
