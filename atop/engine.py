@@ -255,6 +255,8 @@ class Engine:
     def _reopen(self) -> None:
         """Recover after a failure of Berkeley DB's that closing and opening again mends."""
         with self._alone():
+            if self._closed:
+                return  # whoever owns the store by now has the environment open
             self._close_handles()
             try:
                 self._open()
@@ -640,6 +642,8 @@ class Engine:
     def _after_failure(self, write_set: WriteSet) -> int:
         """Recover, and tell by the log whether a commit whose writing failed is there; raise why if it is not."""
         error = self._failure
+        if self._closed:
+            raise error or StoreClosed(f"the store {self.path.parent} is closed", self.path.parent)
         self._reopen()
         known = self.get(COMMITS, pack_u64(write_set.commit_id))
         if known is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from atop import Store
+from atop import Conflict, Store
 
 # A store's threads have names that begin so; an open store has at least one.
 THREADS = "atop"
@@ -82,5 +82,17 @@ def undone(store: Store) -> Callable[[], AbstractContextManager[None]]:
         with contextlib.suppress(Failure), store.transaction():
             yield
             raise Failure
+
+    return transaction
+
+
+@pytest.fixture
+def conflicting(store: Store) -> Callable[[], AbstractContextManager[pytest.ExceptionInfo[Conflict]]]:
+    """`with conflicting() as caught:` is a transaction that ends, or fails before that, with a Conflict."""
+
+    @contextlib.contextmanager
+    def transaction() -> Iterator[pytest.ExceptionInfo[Conflict]]:
+        with pytest.raises(Conflict) as caught, store.transaction():
+            yield caught
 
     return transaction
