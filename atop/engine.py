@@ -510,15 +510,24 @@ class Engine:
                 f"{MAX_OPERATIONS:,}: split it"
             )
         self._check_space(write_set)
-        while self._replication is not None and not self._replication.is_master:
+        number = self._commit_here(write_set, before, applied)
+        while number is None:
             if before is not None:
                 before()
-            elsewhere = self._replication.forward(write_set)
-            if elsewhere is not None:
+            if self._replication is not None and (elsewhere := self._replication.forward(write_set)) is not None:
                 return elsewhere
+            number = self._commit_here(write_set, before, applied)
+        if self.durability == "flushed":
+            self.flush(number, write_set)
+        return number
+
+    def _commit_here(
+        self, write_set: WriteSet, before: Callable[[], None] | None, applied: Callable[[], None] | None
+    ) -> int | None:
+        """Apply a WriteSet to this database, and return its number; None if that is for the master to do."""
         with self._write_lock:
-            if self._is_replica:
-                return self.commit(write_set, before, applied)
+            if self._replication is not None and not self._replication.is_master:
+                return None
             if before is not None:
                 before()
             try:
@@ -526,8 +535,6 @@ class Engine:
             except (StoreFull, StoreError):
                 number = self._after_failure(write_set)
             self._due.set()
-        if self.durability == "flushed":
-            self.flush(number, write_set)
         return number
 
     def _apply(self, write_set: WriteSet, applied: Callable[[], None] | None) -> int:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from atop.engine import Engine
 from atop.errors import NoSuchItem, UnsafePickle, UpgradeFailed
 from atop.indexes import IndexDefinition, index_keys, prefix_of
-from atop.item import Item, class_named, set_slots, set_state, set_views
+from atop.item import Item, class_named, set_id, set_slots, set_state, set_store, set_views
 from atop.records import State, decode, pack_u64
 from atop.transaction import CURRENT, current
 
@@ -32,8 +33,8 @@ class LiveItems:
         self._store = store
         self._engine = engine
         self._references: dict[int, weakref.ref[Item]] = {}
-        self._lock = threading.Lock()
-        self._state_lock = threading.Lock()
+        # Re-entrant: an object that goes while it is held may have a `__del__` that uses the store.
+        self._lock = threading.RLock()
         self._sweep_at = FIRST_SWEEP
 
     def find(self, item_id: int) -> Item | None:
@@ -55,51 +56,79 @@ class LiveItems:
     def _fetch(self, item_id: int, item: Item | None = None) -> Item | None:
         """Read an item from the database; `item` is the object that stands for it, if there is one."""
         sequence = self._engine.sequence
-        return self._objects_from([(item_id, self._engine.get_item(pack_u64(item_id)), item)], sequence)[0]
+        return self._objects_from([(item_id, item)], [self._engine.get_item(pack_u64(item_id))], sequence)[0]
 
-    def _objects_from(self, wanted: list[tuple[int, bytes | None, Item | None]], sequence: int) -> list[Item | None]:
-        """The objects for items: given the id, the record, and the object that stands for it if there is one.
+    def _objects_from(
+        self, wanted: list[tuple[int, Item | None]], records: list[bytes | None], sequence: int
+    ) -> list[Item | None]:
+        """The objects for items: given the id, and the object that stands for it if there is one; and the records.
 
         The records were read while the engine's sequence was `sequence`, or later. This is what reading an item
-        comes to, so it is one loop with few calls.
+        comes to, so it has few calls: `set_slots`, `_succeed` and `_keep_states` are written out.
         """
-        live, new_reference = self._references, weakref.ref
-        objects: list[Item | None] = []
-        states: list[tuple[Item, State]] = []
-        for item_id, record, there in wanted:
+        store, new_reference = self._store, weakref.ref
+        made: list[tuple[Item, weakref.ref[Item] | None, State | None] | None] = []
+        for (item_id, there), record in zip(wanted, records, strict=True):
             if record is None:
-                objects.append(None)
+                made.append(None)
                 continue
             try:
-                state = decode(record)
+                state: State | None
+                _, type_name, schema, _, _, _ = state = decode(record)
             except UnsafePickle as error:
                 raise UnsafePickle(f"item {item_id}: {error}") from error
+            reference = None
             if there is not None:
                 item = there
             else:
-                cls = class_named(state.type_name)
-                if cls is None or cls._schema < state.schema:
+                cls = class_named(type_name)
+                if cls is None or cls._schema < schema:
                     cls = Item
                 item = cls.__new__(cls)
-                set_slots(item, self._store, item_id)
+                set_store(item, store)
+                set_id(item, item_id)
+                set_state(item, None)
+                set_views(item, None)
                 reference = new_reference(item)
-                if live.setdefault(item_id, reference) is not reference:
-                    item = self._succeed(item, reference)
-            objects.append(item)
-            if state.schema != type(item)._schema:
+            if schema != type(item)._schema:
                 try:
                     state = item._adapt(state)
                 except UpgradeFailed:
-                    continue  # reading its attributes will try again, and raise
-            states.append((item, state))
-        self._keep_states(states, sequence)
+                    state = None  # reading its attributes will try again, and raise
+            made.append((item, reference, state))
+        return self._registered(made, sequence)
+
+    def _registered(
+        self, made: list[tuple[Item, weakref.ref[Item] | None, State | None] | None], sequence: int
+    ) -> list[Item | None]:
+        """Objects with the states read for them; where another came to stand for the item meanwhile, that one."""
+        live = self._references
+        objects: list[Item | None] = []
+        with self._lock:
+            keep = not sequence & 1 and self._engine.sequence == sequence
+            for one in made:
+                if one is None:
+                    objects.append(None)
+                    continue
+                item, reference, state = one
+                if reference is not None:
+                    known = live.setdefault(item._id, reference)
+                    if known is not reference:
+                        there = known()
+                        if there is None:
+                            live[item._id] = reference
+                        else:
+                            item = there
+                if keep and state is not None:
+                    set_state(item, state)
+                objects.append(item)
         if len(live) > self._sweep_at:
             self._sweep()
         return objects
 
     def _keep_states(self, states: list[tuple[Item, State]], sequence: int) -> None:
         """Have objects hold the states that were read at `sequence`, unless a commit may have come after."""
-        with self._state_lock:  # a commit that is published between the question and the answer would be lost
+        with self._lock:  # a commit that is published between the question and the answer would be lost
             if not sequence & 1 and self._engine.sequence == sequence:
                 for item, state in states:
                     set_state(item, state)
@@ -134,26 +163,27 @@ class LiveItems:
         transaction = current(self._store)
         entries = transaction.entries if transaction is not None else {}
         items: list[Item | None] = []
-        missing: list[tuple[int, bytes]] = []  # (place in items, item id as bytes)
+        places: list[int] = []  # in `items`, of those that must be read
+        missing: list[tuple[int, Item | None]] = []
+        item_keys: list[bytes] = []
         for key in keys:
-            item_id = int.from_bytes(key[-8:])
+            item_key = key[-8:]
+            item_id = int.from_bytes(item_key)
             reference = live.get(item_id)
             item = reference() if reference is not None else None
             if item is None or item._state is None:
                 if item_id in entries:
                     item = entries[item_id].item
                 else:
-                    missing.append((len(items), key[-8:]))
+                    places.append(len(items))
+                    missing.append((item_id, item))
+                    item_keys.append(item_key)
             items.append(item)
         gone = False
         if missing:
             before = self._engine.sequence
-            records = self._engine.get_items([item_key for _, item_key in missing])
-            wanted = [
-                (int.from_bytes(item_key), record, items[place])
-                for (place, item_key), record in zip(missing, records, strict=True)
-            ]
-            for (place, _), item in zip(missing, self._objects_from(wanted, before), strict=True):
+            found = self._objects_from(missing, self._engine.get_items(item_keys), before)
+            for place, item in zip(places, found, strict=True):
                 items[place] = item
                 if item is None:
                     gone = True
@@ -193,7 +223,7 @@ class LiveItems:
 
     def _succeed(self, item: Item, reference: weakref.ref[Item]) -> Item:
         """Put an object in the place of one that nobody holds any more; returns that one, if somebody does."""
-        with self._lock:  # only here, and in the sweep, does a reference make way for another
+        with self._lock:  # only under the lock does a reference make way for another
             there = self._references.setdefault(item._id, reference)()
             if there is not None:
                 return there
@@ -209,6 +239,17 @@ class LiveItems:
                     del live[item_id]
             self._sweep_at = max(FIRST_SWEEP, 2 * len(live))
 
+    def forget(self, item_ids: Iterable[int]) -> None:
+        """Have the objects of these items read their states again: a commit made elsewhere has changed them."""
+        live = self._references
+        with self._state_lock:
+            for item_id in item_ids:
+                reference = live.get(item_id)
+                item = reference() if reference is not None else None
+                if item is not None:
+                    set_state(item, None)
+                    set_views(item, None)
+
     def forget_states(self) -> None:
         """Have every object in memory read its state again."""
         for reference in list(self._references.values()):
@@ -219,7 +260,7 @@ class LiveItems:
 
     def publish(self, states: list[tuple[Item, State | None]]) -> None:
         """Give the objects in memory their new states: in the same moment, for readers, as the database has them."""
-        with self._state_lock:
+        with self._lock:
             for item, state in states:
                 set_state(item, state)
                 set_views(item, None)
