@@ -45,6 +45,7 @@ from atop.maintenance import DEFAULT_KEEP, CompactReport, compact
 from atop.owner import OwnerLock
 from atop.pool import Index, Pool, index_specs, pool_key
 from atop.records import dumps, pack_u64, unpack_u64
+from atop.replicated import Replication
 from atop.transaction import CURRENT, Transaction, active, current
 from atop.undo import undo
 from atop.values import FileInfo
@@ -112,6 +113,8 @@ class Store(ClassicStore):
         path: the store's directory; `~` is expanded. It is made if it is not there, unless `create` is False.
         durability: "flushed" (a commit is on the disk when it returns) or "buffered" (within a second).
         cache_size: bytes of memory for pages of the database; by default a part of what the machine has.
+        replication: what keeps this store equal to those on other devices; see `replication.Device`.
+        tag: of this device, 0 for the first one: the part of its items' ids that no other device uses.
 
     Raises:
         NoSuchStore: the directory is not there and `create` is False, or it holds something else.
@@ -126,6 +129,8 @@ class Store(ClassicStore):
         create: bool = True,
         durability: Durability = "flushed",
         cache_size: int | None = None,
+        replication: Replication | None = None,
+        tag: int = 0,
     ) -> None:
         if durability not in ("flushed", "buffered"):
             raise ValueError(f"durability must be flushed or buffered, not {durability!r}")
@@ -138,15 +143,18 @@ class Store(ClassicStore):
         try:
             self._file_area = FileArea(self.path / "files")
             self._file_area.prepare()
-            self._engine = Engine(self.path / "data", cache_size=cache_size, durability=durability)
+            self._engine = Engine(
+                self.path / "data", cache_size=cache_size, durability=durability, replication=replication
+            )
         except BaseException:
             self._lock.release()
             raise
         self._objects = LiveItems(self, self._engine)
         self._engine.on_recovery = self._objects.forget_states
         self._time = self._engine.last_time
-        self._numbers = self._open_numbers(0)
+        self._numbers = self._open_numbers(tag)
         self._watchers = Watchers(self._engine)
+        self._engine.on_applied = self._applied_elsewhere
 
     def _prepare(self, create: bool) -> None:
         there = (self.path / "data").is_dir()
@@ -283,6 +291,10 @@ class Store(ClassicStore):
                     f"{write_set.label!r} names a file whose contents ({digest.hex()[:12]}) are not in this store: "
                     "add them with store.file"
                 )
+
+    def _applied_elsewhere(self, item_ids: list[int]) -> None:
+        self._objects.forget(item_ids)
+        self._watchers.notify()
 
     def _commit_entries(
         self, batch: Callable[[], tuple[dict[int, int], list[tuple[bytes, bytes | None]]]], label: str
