@@ -123,12 +123,15 @@ def finish(running: subprocess.Popen[str]) -> Outcome:
 
 
 def on_terminal(*arguments: str, columns: int = 100) -> tuple[int, str]:
-    """The exit code and what a terminal of that width gets, both streams together."""
+    """The exit code and what a terminal of that width gets from `atop`, both streams together."""
+    return run_on_terminal([str(Path(sys.executable).with_name("atop")), *arguments], columns)
+
+
+def run_on_terminal(command: Sequence[str], columns: int = 100) -> tuple[int, str]:
     try:
         main_end, terminal = pty.openpty()
     except OSError as error:
         pytest.skip(f"this system gives no pseudo terminal: {error}")
-    command = [str(Path(sys.executable).with_name("atop")), *arguments]
     settings = environment(COLUMNS=str(columns))
     with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=settings) as running:
         os.close(terminal)
@@ -531,6 +534,34 @@ def test_the_formats_are_those_that_are_read_and_written() -> None:
     assert get_args(ExportFormat) == EXPORT_FORMATS
 
 
+# -- progress
+
+BUSY = """
+import atop.cli.output as output
+output.PROGRESS_AFTER = 0
+with output.Output(json={json}).progress("importing [b]\\x1b[31m.vcf") as progress:
+    progress.update(5, 10)
+    while {drawn} and progress._bar is None:
+        pass
+print("done")
+"""
+
+
+def test_progress_is_drawn_on_a_terminal_without_markup_or_escapes_of_the_label() -> None:
+    code, seen = run_on_terminal([sys.executable, "-c", BUSY.format(json=False, drawn=True)])
+    assert code == 0
+    assert r"importing [b]\x1b[31m.vcf" in seen
+    assert "50%" in seen
+
+
+def test_progress_is_drawn_neither_with_json_nor_into_a_pipe() -> None:
+    code, seen = run_on_terminal([sys.executable, "-c", BUSY.format(json=True, drawn=False)])
+    assert (code, seen.strip()) == (0, "done")
+    command = [sys.executable, "-c", BUSY.format(json=False, drawn=False)]
+    outcome = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (outcome.stdout, outcome.stderr) == ("done\n", "")
+
+
 # -- history and undo
 
 
@@ -646,6 +677,12 @@ def test_shell_has_the_store_open_and_the_names_of_atop(people: Command) -> None
     code = 'pool = store.pool("people"); pool.add(Item(store, name="Gus")); print(len(pool))'
     assert people.done("shell", "-c", code).out == "7\n"
     assert people.done("query", "people", "name", "--key", "Gus").rows
+
+
+def test_shell_has_the_classes_of_peoples_data(atop: Command, files: Path) -> None:
+    atop.done("import", str(files / "good.vcf"))
+    atop.done("shell", "-c", "next(store.pool('contacts').query('name', start='Ada')).city = 'Rome'")
+    assert atop.done("query", "contacts", "name", "--columns", "city", "--limit", "1").rows[0][1] == "Rome"
 
 
 def test_shell_reads_lines_from_a_pipe(people: Command) -> None:

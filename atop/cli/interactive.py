@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-import atop
 from atop import Store
 from atop.cli.session import Session, StoreCommand, pass_session
 from atop.cli.text import plain
@@ -19,8 +18,8 @@ from atop.cli.text import plain
 def shell_command(session: Session, code: str | None) -> None:
     """Start Python with the store open as `store`.
 
-    The names of atop (Item, Pool, File ...) are there without an import. What is changed outside of a
-    transaction is committed at once.
+    The names of atop and atop.pim (Item, Pool, File, Contact, Event ...) are there without an import. What is
+    changed outside of a transaction is committed at once.
 
     \b
     Examples:
@@ -39,7 +38,11 @@ def shell_command(session: Session, code: str | None) -> None:
 
 def names_for(store: Store) -> dict[str, Any]:
     """The names that the shell starts with."""
-    return {"__name__": "__console__", **{name: getattr(atop, name) for name in atop.__all__}, "store": store}
+    import atop.pim
+
+    modules = (atop, atop.pim)
+    public = {name: getattr(module, name) for module in modules for name in module.__all__}
+    return {"__name__": "__console__", **public, "store": store}
 
 
 def _interact(names: dict[str, Any]) -> None:

@@ -54,27 +54,22 @@ class Output:
             for line in lines:
                 self._write(plain(line, keep_lines=True))
 
-    def rows(self, columns: Sequence[str], rows: Iterable[tuple[Mapping[str, Any], Sequence[Any]]]) -> int:
-        """Each row as an object with `--json`, else as a line of cells under these columns; returns how many.
+    def rows(self, columns: Sequence[str], rows: Iterable[tuple[Mapping[str, Any], Sequence[Any]]]) -> None:
+        """Each row as an object with `--json`, else as a line of cells under these columns.
 
         A row is given in both forms: its fields, and its cells.
         """
-        count = 0
         if self.json:
             for fields, _ in rows:
                 self._write(json_text(fields))
-                count += 1
         elif sys.stdout.isatty():
             remaining = iter(rows)
             while chunk := [cells for _, cells in itertools.islice(remaining, ROWS_AT_A_TIME)]:
                 self._draw_table(columns, chunk)
-                count += len(chunk)
         else:
             self._write("\t".join(map(plain, columns)))
             for _, cells in rows:
                 self._write("\t".join(map(describe, cells)))
-                count += 1
-        return count
 
     def note(self, text: str) -> None:
         """A remark for a person on standard error; nothing with `--json`."""
@@ -82,8 +77,8 @@ class Output:
             self._complain(plain(text, keep_lines=True))
 
     def skipped(self, fields: Mapping[str, Any], text: str) -> None:
-        """Name a record that was left out, on standard error."""
-        self._complain(json_text({"skipped": fields}) if self.json else plain(f"skipped: {text}"))
+        """Name a record that was left out, or of which a part was, on standard error."""
+        self._complain(json_text({"skipped": fields}) if self.json else plain(f"left out: {text}"))
 
     def error(self, kind: str, message: str, usage: str = "") -> None:
         """Say on standard error why the command failed; `usage` is shown before it to a person."""

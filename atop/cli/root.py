@@ -112,10 +112,15 @@ def run(arguments: list[str]) -> int:
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no failure
     session = Session()
     try:
-        return _run(arguments, session)
+        code = _run(arguments, session)
+        session.output.flush()
+        return code
     except BrokenPipeError:
         _abandon_output()
         return PIPE_CLOSED
+    except OSError as error:
+        _tell(error, session.output)
+        return FAILED
     except (KeyboardInterrupt, click.Abort):
         with contextlib.suppress(OSError):
             session.output.error("Interrupted", "interrupted")
@@ -137,8 +142,7 @@ def _run(arguments: list[str], session: Session) -> int:
     # Errors in the arguments may come before --json has been read.
     output.json = "--json" in arguments
     try:
-        code = _invoke(list(arguments), session)
-        output.flush()
+        return _invoke(list(arguments), session)
     except click.UsageError as error:
         usage = f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help'.\n\n" if error.ctx else ""
         output.error("UsageError", error.format_message(), usage)
@@ -149,11 +153,8 @@ def _run(arguments: list[str], session: Session) -> int:
     except AtopError as error:
         output.error(type(error).__name__, str(error))
         return FAILED
-    except BrokenPipeError:
+    except OSError:
         raise
-    except OSError as error:
-        _tell(error, output)
-        return FAILED
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] not in OWN_PACKAGES:
             output.error("MissingExtra", f"this needs the Python package {error.name!r}: {INSTALL_EVERYTHING}")
@@ -162,7 +163,6 @@ def _run(arguments: list[str], session: Session) -> int:
             output.error(type(error).__name__, f"this is a bug in Atop: {error}")
         output.note(f"{traceback.format_exc()}atop: this is a bug in Atop; please report it with the lines above.")
         return FAILED
-    return code
 
 
 def _tell(error: OSError, output: Output) -> None:

@@ -65,7 +65,7 @@ class Session:
             raise NoSuchPool(f"{error} (its pools: {names})") from None
 
     def skip(self, fields: Mapping[str, Any], text: str) -> None:
-        """Name a record that was left out; the command then ends with the exit code for that."""
+        """Name a record that was left out, wholly or in part; the command then ends with the exit code for that."""
         self.output.skipped(fields, text)
         self.exit_code = DONE_IN_PART
 

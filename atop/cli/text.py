@@ -145,9 +145,9 @@ def size(count: int) -> str:
     return f"{amount:.1f} {unit}" if amount < 9.95 else f"{amount:.0f} {unit}"
 
 
-def many(count: int, noun: str, plural: str = "") -> str:
+def many(count: int, noun: str) -> str:
     """The count with its noun: `1 item`, `2,500 items`."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+    return f"{count:,} {noun if count == 1 else noun + 's'}"
 
 
 def local(time: datetime.datetime) -> datetime.datetime:

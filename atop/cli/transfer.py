@@ -54,28 +54,29 @@ def import_command(session: Session, *, files: tuple[Path, ...], kind: Any) -> N
     with session.open_store(create=True) as store:
         for path in files:
             try:
-                _import(session, store, path, kind)
-                worked += 1
+                report = _import(session, store, path, kind)
             except (UnknownFormat, OSError) as error:
-                if len(files) == 1:
+                if len(files) == 1 or isinstance(error, BrokenPipeError):
                     raise
                 message = str(error) if isinstance(error, AtopError) else f"{path}: {error.strerror or error}"
                 session.output.error(type(error).__name__, message)
+                continue
+            worked += 1
+            counts = _counts(report)
+            words = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing in it"
+            session.output.result({"file": str(path), **counts}, f"{path}: {words}")
     if worked < len(files):
         session.exit_code = DONE_IN_PART if worked else FAILED
 
 
-def _import(session: Session, store: Store, path: Path, kind: Any) -> None:
+def _import(session: Session, store: Store, path: Path, kind: Any) -> Report:
     from atop.pim.importing import import_file
 
     def name(skipped: Skipped) -> None:
         session.skip({"file": skipped.path, "line": skipped.line, "reason": skipped.reason}, str(skipped))
 
     with session.output.progress(f"importing {path.name}") as progress:
-        report = import_file(store, path, kind, progress=progress.update, on_skip=name)
-    counts = _counts(report)
-    words = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing in it"
-    session.output.result({"file": str(path), **counts}, f"{path}: {words}")
+        return import_file(store, path, kind, progress=progress.update, on_skip=name)
 
 
 def _counts(report: Report) -> dict[str, int]:
