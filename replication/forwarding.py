@@ -1,0 +1,166 @@
+"""A commit made on a replica, on its way to the master: WriteSet to message and back, errors too.
+
+`to_write_set` judges what `messages.judge` cannot: that keys have the form of their table, that nothing is written
+beside the tables of a commit, and that the journal's part is plain values that tell of this very commit. It executes
+nothing. What it does not know: whether the commit fits the store; that is what the engine checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from atop.errors import (
+    AtopError,
+    Conflict,
+    NoSuchFile,
+    StoreBusy,
+    StoreClosed,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    TransactionTooLarge,
+    UnsafePickle,
+)
+from atop.indexes import ID_SIZE, PREFIX_SIZE
+from atop.records import loads
+from atop.writeset import (
+    CATALOG,
+    CREATED,
+    DELETED,
+    INDEX,
+    INDEX_ENTRY_BYTES,
+    ITEMS,
+    REFERENCES,
+    RULES,
+    UPDATED,
+    Operation,
+    WriteSet,
+)
+
+from .identity import DIGEST_BYTES
+from .messages import MAX_TEXT, Commit, MessageRefused, Refused, explain
+
+
+class NotMaster(AtopError):
+    """The commit was sent to a device that is not (or no longer) the master; nothing was applied there."""
+
+
+ERRORS: Final[dict[str, type[AtopError]]] = {
+    "conflict": Conflict,
+    "not master": NotMaster,
+    "too large": TransactionTooLarge,
+    "no file": NoSuchFile,
+    "full": StoreFull,
+    "read only": StoreReadOnly,
+    "damaged": StoreDamaged,
+    "busy": StoreBusy,
+    "closed": StoreClosed,
+    "wrong": UnsafePickle,
+    "failed": StoreError,
+}
+"""The code of a REFUSED, and the error that it raises where the commit was made."""
+
+_CODES: Final = {kind: code for code, kind in ERRORS.items()}
+_KINDS: Final = (CREATED, UPDATED, DELETED)
+_COUNTER_KEYS: Final = {ord("p"): 1 + ID_SIZE, ord("f"): 1 + DIGEST_BYTES}  # of pools and of files
+
+
+def to_commit(write_set: WriteSet) -> Commit:
+    """The message that carries `write_set`."""
+    tables = write_set.operations
+    return Commit(
+        commit_id=write_set.commit_id,
+        time=write_set.time,
+        label=write_set.label,
+        checks=write_set.checks,
+        exists=write_set.exists,
+        unreferenced=write_set.unreferenced,
+        emptied=write_set.emptied,
+        names=write_set.names,
+        items=tables.get(ITEMS, []),
+        index=tables.get(INDEX, []),
+        references=tables.get(REFERENCES, []),
+        catalog=tables.get(CATALOG, []),
+        counters=write_set.counters,
+        body=write_set.body,
+        files=write_set.files,
+        sizes=write_set.sizes,
+    )
+
+
+def to_write_set(commit: Commit) -> WriteSet:
+    """The WriteSet in `commit`, to be applied with all its checks. Raises MessageRefused if it is not sound."""
+    _check_items(commit.items)
+    for key, value in commit.index:
+        if len(key) < PREFIX_SIZE + ID_SIZE or value:
+            raise MessageRefused("a commit has an index entry of the wrong form")
+    for key, value in commit.references:
+        if len(key) <= 2 * ID_SIZE or not (value is None or value in RULES):
+            raise MessageRefused("a commit has a reference of the wrong form")
+    for key, value in commit.catalog:
+        # names that begin with a zero byte are the engine's own: the format version
+        if key.startswith(b"\0") or not (value is None or len(value) == ID_SIZE):
+            raise MessageRefused("a commit has a name of the wrong form")
+    for key in commit.counters:
+        if len(key) != _COUNTER_KEYS.get(key[0]):
+            raise MessageRefused("a commit moves a counter that there is not")
+    _check_body(commit)
+    tables = {ITEMS: commit.items, INDEX: commit.index, REFERENCES: commit.references, CATALOG: commit.catalog}
+    written = sum(len(value) for _, value in commit.items if value is not None)
+    return WriteSet(
+        commit.commit_id,
+        commit.time,
+        commit.label,
+        checks=commit.checks,
+        exists=commit.exists,
+        unreferenced=commit.unreferenced,
+        emptied=commit.emptied,
+        names=commit.names,
+        operations=dict(tables),
+        counters=commit.counters,
+        body=commit.body,
+        length=written + len(commit.body) + INDEX_ENTRY_BYTES * len(commit.index),
+        files=commit.files,
+        sizes=commit.sizes,
+    )
+
+
+def to_refused(commit_id: int, error: AtopError) -> Refused:
+    """The answer that says why a commit was not applied."""
+    code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), _CODES[StoreError])
+    return Refused(commit_id, code, explain(error)[:MAX_TEXT], getattr(error, "item_id", None))
+
+
+def to_error(refused: Refused) -> AtopError:
+    """The error to raise where the commit was made; a code that this version does not know is a StoreError."""
+    kind = ERRORS.get(refused.code, StoreError)
+    text = explain(refused.text)
+    if kind is Conflict:
+        return Conflict(text, refused.item_id)
+    return kind(text if kind is NotMaster else f"on the master: {text}")
+
+
+def _check_items(operations: Iterable[Operation]) -> None:
+    for key, value in operations:
+        if len(key) != ID_SIZE or not (value is None or len(value) > ID_SIZE):
+            raise MessageRefused("a commit has an item of the wrong form")
+
+
+def _check_body(commit: Commit) -> None:
+    """The journal's part: `(commit id, time, label, changes)`, each change a tuple of kind, item id and more."""
+    try:
+        journalled = loads(commit.body)
+    except AtopError:
+        raise MessageRefused("a commit's journal entry names what is no plain value") from None
+    if (
+        type(journalled) is not tuple
+        or len(journalled) != 4
+        or journalled[:3] != (commit.commit_id, commit.time, commit.label)
+        or type(journalled[3]) is not list
+    ):
+        raise MessageRefused("a commit's journal entry is not about this commit")
+    for change in journalled[3]:
+        if type(change) is not tuple or len(change) < 2 or change[0] not in _KINDS or type(change[1]) is not int:
+            raise MessageRefused("a commit's journal entry has a change of the wrong form")
