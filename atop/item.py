@@ -200,6 +200,7 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
 
     if TYPE_CHECKING:
         _fields: ClassVar[dict[str, Field]]
+        _setters: ClassVar[dict[str, bool]]
         # The only positional argument of the constructor that checkers work out for subclasses.
         store: Store = _slot(kw_only=False)
         _store: Store = _slot(init=False)
@@ -352,7 +353,7 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
             return value if type(value) in ATOMS else self._present(name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not self._stores(name):
+        if not (self._setters.get(name) or self._stores(name)):
             object.__setattr__(self, name, value)
             return
         stored = value if type(value) in ATOMS else to_stored(value, f"{self._label()}.{name}", self._store)
@@ -530,17 +531,17 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
         return f"{type(self).__name__} {self._id}"
 
 
-# The slots of an item are set here and in `Store` only, past `Item.__setattr__`, which writes to the store.
-_set_store: Callable[[Item, Any], None] = Item._store.__set__  # type: ignore[attr-defined]  # a slot
-_set_id: Callable[[Item, int], None] = Item._id.__set__  # type: ignore[attr-defined]  # a slot
+# The slots of an item are set here and in `live` only, past `Item.__setattr__`, which writes to the store.
+set_store: Callable[[Item, Any], None] = Item._store.__set__  # type: ignore[attr-defined]  # a slot
+set_id: Callable[[Item, int], None] = Item._id.__set__  # type: ignore[attr-defined]  # a slot
 set_state: Callable[[Item, State | None], None] = Item._state.__set__  # type: ignore[union-attr]  # a slot
 set_views: Callable[[Item, Any], None] = Item._views.__set__  # type: ignore[union-attr]  # a slot
 
 
 def set_slots(item: Item, store: Store, item_id: int) -> None:
     """Make a bare object stand for an item, without its state."""
-    _set_store(item, store)
-    _set_id(item, item_id)
+    set_store(item, store)
+    set_id(item, item_id)
     set_state(item, None)
     set_views(item, None)
 

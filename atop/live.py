@@ -7,6 +7,7 @@ same moment, for readers, in which the database has them. Objects that nobody ho
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Iterable
@@ -55,76 +56,64 @@ class LiveItems:
 
     def _fetch(self, item_id: int, item: Item | None = None) -> Item | None:
         """Read an item from the database; `item` is the object that stands for it, if there is one."""
+        items: list[Item | None] = [item]
         sequence = self._engine.sequence
-        return self._objects_from([(item_id, item)], [self._engine.get_item(pack_u64(item_id))], sequence)[0]
+        record = self._engine.get_item(pack_u64(item_id))
+        self._put_objects(items, [(0, item_id)], [record], sequence)
+        return items[0]
 
-    def _objects_from(
-        self, wanted: list[tuple[int, Item | None]], records: list[bytes | None], sequence: int
-    ) -> list[Item | None]:
-        """The objects for items: given the id, and the object that stands for it if there is one; and the records.
+    def _put_objects(
+        self, items: list[Item | None], missing: list[tuple[int, int]], records: list[bytes | None], sequence: int
+    ) -> bool:
+        """Put objects with states into `items`, for records that were read at the engine's `sequence`, or later.
 
-        The records were read while the engine's sequence was `sequence`, or later. This is what reading an item
-        comes to, so it has few calls: `set_slots`, `_succeed` and `_keep_states` are written out.
+        `missing` has a place in `items` and an id for each record. An object that is at the place already stays; None
+        comes where there is no record, and False is returned. This is what reading items comes to, so it makes few
+        calls: `set_slots` and `_succeed` are written out. Nothing of the program's own runs while it has the lock.
         """
-        store, new_reference = self._store, weakref.ref
-        made: list[tuple[Item, weakref.ref[Item] | None, State | None] | None] = []
-        for (item_id, there), record in zip(wanted, records, strict=True):
-            if record is None:
-                made.append(None)
-                continue
+        store, live, new_object, new_reference = self._store, self._references, object.__new__, weakref.ref
+        states: list[State | None] = []
+        for (_, item_id), record in zip(missing, records, strict=True):
             try:
-                state: State | None
-                _, type_name, schema, _, _, _ = state = decode(record)
+                states.append(decode(record) if record is not None else None)
             except UnsafePickle as error:
                 raise UnsafePickle(f"item {item_id}: {error}") from error
-            reference = None
-            if there is not None:
-                item = there
-            else:
-                cls = class_named(type_name)
-                if cls is None or cls._schema < schema:
-                    cls = Item
-                item = cls.__new__(cls)
-                set_store(item, store)
-                set_id(item, item_id)
-                set_state(item, None)
-                set_views(item, None)
-                reference = new_reference(item)
-            if schema != type(item)._schema:
-                try:
-                    state = item._adapt(state)
-                except UpgradeFailed:
-                    state = None  # reading its attributes will try again, and raise
-            made.append((item, reference, state))
-        return self._registered(made, sequence)
-
-    def _registered(
-        self, made: list[tuple[Item, weakref.ref[Item] | None, State | None] | None], sequence: int
-    ) -> list[Item | None]:
-        """Objects with the states read for them; where another came to stand for the item meanwhile, that one."""
-        live = self._references
-        objects: list[Item | None] = []
+        outdated: list[tuple[Item, State]] = []
         with self._lock:
-            keep = not sequence & 1 and self._engine.sequence == sequence
-            for one in made:
-                if one is None:
-                    objects.append(None)
+            current = not sequence & 1 and self._engine.sequence == sequence
+            for (place, item_id), state in zip(missing, states, strict=True):
+                if state is None:
+                    items[place] = None
                     continue
-                item, reference, state = one
-                if reference is not None:
-                    known = live.setdefault(item._id, reference)
+                item = items[place]
+                if item is None:
+                    cls = class_named(state.type_name)
+                    if cls is None or cls._schema < state.schema:
+                        cls = Item
+                    item = new_object(cls)
+                    set_store(item, store)
+                    set_id(item, item_id)
+                    set_state(item, None)
+                    set_views(item, None)
+                    reference = new_reference(item)
+                    known = live.setdefault(item_id, reference)
                     if known is not reference:
                         there = known()
                         if there is None:
-                            live[item._id] = reference
+                            live[item_id] = reference
                         else:
                             item = there
-                if keep and state is not None:
+                    items[place] = item
+                if state.schema != type(item)._schema:
+                    outdated.append((item, state))
+                elif current:
                     set_state(item, state)
-                objects.append(item)
+        for item, state in outdated:
+            with contextlib.suppress(UpgradeFailed):  # reading its attributes will try again, and raise
+                self._keep_states([(item, item._adapt(state))], sequence)
         if len(live) > self._sweep_at:
             self._sweep()
-        return objects
+        return None not in states
 
     def _keep_states(self, states: list[tuple[Item, State]], sequence: int) -> None:
         """Have objects hold the states that were read at `sequence`, unless a commit may have come after."""
@@ -163,9 +152,8 @@ class LiveItems:
         transaction = current(self._store)
         entries = transaction.entries if transaction is not None else {}
         items: list[Item | None] = []
-        places: list[int] = []  # in `items`, of those that must be read
-        missing: list[tuple[int, Item | None]] = []
-        item_keys: list[bytes] = []
+        missing: list[tuple[int, int]] = []  # (place in items, item id)
+        item_keys: list[bytes] = []  # of the missing ones
         for key in keys:
             item_key = key[-8:]
             item_id = int.from_bytes(item_key)
@@ -175,19 +163,14 @@ class LiveItems:
                 if item_id in entries:
                     item = entries[item_id].item
                 else:
-                    places.append(len(items))
-                    missing.append((item_id, item))
+                    missing.append((len(items), item_id))
                     item_keys.append(item_key)
             items.append(item)
-        gone = False
+        complete = True
         if missing:
             before = self._engine.sequence
-            found = self._objects_from(missing, self._engine.get_items(item_keys), before)
-            for place, item in zip(places, found, strict=True):
-                items[place] = item
-                if item is None:
-                    gone = True
-        if gone or sequence & 1 or self._engine.sequence != sequence:
+            complete = self._put_objects(items, missing, self._engine.get_items(item_keys), before)
+        if not complete or sequence & 1 or self._engine.sequence != sequence:
             valid = [
                 (key, item)
                 for item, key in zip(items, keys, strict=True)
@@ -242,7 +225,7 @@ class LiveItems:
     def forget(self, item_ids: Iterable[int]) -> None:
         """Have the objects of these items read their states again: a commit made elsewhere has changed them."""
         live = self._references
-        with self._state_lock:
+        with self._lock:
             for item_id in item_ids:
                 reference = live.get(item_id)
                 item = reference() if reference is not None else None
