@@ -230,6 +230,9 @@ class TrackedSet(set[Any]):
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         return set, (set(self),)
 
+    def __repr__(self) -> str:
+        return repr(set(self))
+
     def __ior__(self, other: Any) -> TrackedSet:  # type: ignore[misc]  # as in typeshed
         self.update(other)
         return self
