@@ -292,8 +292,10 @@ def test_control_characters_of_the_data_reach_neither_pipe_nor_terminal(people: 
 
 
 def test_control_characters_in_errors_are_escaped(people: Command) -> None:
-    outcome = people("query", f"x{ESCAPE}")
+    people.store = people.store / f"nowhere{ESCAPE}"
+    outcome = people("status")
     assert outcome.code == 1
+    assert r"nowhere\x1b]0;owned\x07" in outcome.err
     assert "\x1b" not in outcome.err
 
 
@@ -332,6 +334,17 @@ def test_query_finds_what_the_index_has(arguments: list[str], names: list[str], 
 def test_query_shows_first_what_people_look_items_up_by(people: Command) -> None:
     heading = people.done("query", "people", "born").out.splitlines()[0]
     assert heading.split("\t") == ["id", "born", "name", "city"]
+
+
+def test_query_shows_identifiers_only_where_they_are_asked_for(atop: Command, files: Path) -> None:
+    atop.done("import", str(files / "good.vcf"))
+
+    def heading(*arguments: str) -> list[str]:
+        return atop.done("query", "contacts", *arguments).out.splitlines()[0].split("\t")
+
+    assert "uid" not in heading("name")
+    assert heading("uid")[1] == "uid"
+    assert heading("name", "--columns", "uid") == ["id", "uid"]
 
 
 def test_a_missing_attribute_is_empty_for_people_and_null_for_programs(people: Command) -> None:
@@ -380,7 +393,7 @@ def test_a_narrow_terminal_shortens_texts_but_neither_ids_nor_dates(people: Comm
         ada = next(store.pool("people").query("name"))
         ada.city = "a city with a very long name " * 5
     arguments = ["--store", str(people.store), "query", "people", "name", "--columns", "city,born,name"]
-    code, seen = on_terminal(*arguments, columns=40)
+    code, seen = on_terminal(*arguments, columns=24)
     assert code == 0
     assert "…" in seen
     for item in people.done(*arguments[2:]).rows:
