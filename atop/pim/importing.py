@@ -157,8 +157,8 @@ class _Importer:
             decoder = Decoder(intake.item_of, self._find_file)
             with LineFile(path) as lines:
                 for line, exported_id, typed in read_references(lines):
-                    values = {name: decoder.decode(value) for name, value in typed.items()}
-                    intake.refer(line, exported_id, values, decoder.take_losses())
+                    intake.refer(line, exported_id, typed, decoder)
+        intake.forget_items()
 
     def _find_file(self, info: FileInfo) -> File | None:
         """The file of this description, if its contents are in the store."""

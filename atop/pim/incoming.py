@@ -72,8 +72,10 @@ class Record:
     method: str = ""  # of an invitation (RFC 5546), in capitals
     path: str = ""  # the file that it is from
     folder: str = ""  # the mail folder that it is in
+    pool: str = ""  # where an "item" goes
     repeated: bool = False  # another record of the same file had this `uid`
     losses: list[str] = field(default_factory=list)  # what of it could not be taken up
+    lossy: set[str] = field(default_factory=set)  # the attributes that this is about: an item there keeps its own
     type_name: str = ""  # of an "item": its class
     exported_id: int = 0  # in the store that the record was exported from
     references: list[str] = field(default_factory=list)  # attributes that refer to items which may come later

@@ -30,6 +30,7 @@ from atop.pim import revisions
 from atop.pim.incoming import Broken, Content, Kind, Record
 from atop.pim.items import CLASSES, POOLS, open_pool
 from atop.pim.report import OnSkip, Report, Skipped
+from atop.pim.typed import Decoder, encode
 
 # A transaction ends when it has so many records, or so many bytes of them: what is held in memory at a time.
 BATCH_RECORDS = 500
@@ -78,15 +79,11 @@ class Intake:
         self.pool_name = ""  # of items of other classes
         self._batch: list[Record] = []
         self._bytes = 0
-        self._pools: dict[Kind, Pool] = {}
+        self._pools: dict[tuple[Kind, str], Pool] = {}  # by kind of record, and name for "item"
         self._seen = _Seen()
 
     def begin(self, path: str, folder: str, pool_name: str) -> None:
-        """The records that follow are from this file, and from this mail folder."""
-        if self._pools.pop("item", None) is not None or self._seen.has_items:
-            self.flush()
-            self._pools.pop("item", None)
-            self._seen.forget_items()
+        """The records that follow are from this file, and from this mail folder; items go into this pool."""
         self._path, self._folder, self.pool_name = path, folder, pool_name
 
     def close(self) -> None:
@@ -103,6 +100,7 @@ class Intake:
             self._skip(found.line, problem)
             return
         found.path, found.folder = self._path, self._folder
+        found.pool = self.pool_name if found.kind == "item" else ""
         found.repeated = self._seen.add(found)
         self._batch.append(found)
         self._bytes += found.size
@@ -113,8 +111,10 @@ class Intake:
         """Put in what has been taken so far."""
         batch, self._batch, self._bytes = self._batch, [], 0
         if batch:
-            for kind in {record.kind for record in batch} - self._pools.keys():
-                self._pools[kind] = self._open_pool(kind)
+            for kind, name in {(record.kind, record.pool) for record in batch} - self._pools.keys():
+                self._pools[kind, name] = (
+                    open_pool(self._store, kind) if not name else self._store.pool(name, [IMPORT_KEY])
+                )
             self._put(batch)
 
     def _check_pool(self, record: Record) -> str:
@@ -124,9 +124,6 @@ class Intake:
         if not record.exported_id and self.pool_name in PIM_POOLS:
             return f"has no columns that the pool {self.pool_name!r} knows: rename them, or the file for another pool"
         return ""
-
-    def _open_pool(self, kind: Kind) -> Pool:
-        return open_pool(self._store, kind) if kind != "item" else self._store.pool(self.pool_name, [IMPORT_KEY])
 
     def _put(self, batch: list[Record]) -> None:
         """One transaction; where that fails, each half of it, down to the record that is to blame."""
@@ -154,7 +151,10 @@ class Intake:
         outcomes: list[tuple[str, int]] = []
         for record in batch:
             try:
-                outcome, item = self._takers[record.kind](self, record, self._pools[record.kind])
+                take = self._takers[record.kind]
+                if record.type_name and record.kind != "item":  # of an export: all that is to be known of the item
+                    take = Intake._take_plain
+                outcome, item = take(self, record, self._pools[record.kind, record.pool])
                 outcomes.append((outcome, item.item_id))
             except Refused as refusal:
                 outcomes.append((str(refusal), 0))
@@ -175,7 +175,7 @@ class Intake:
     # -- one record, inside a transaction: Refused only before anything is changed
 
     def _take_plain(self, record: Record, pool: Pool) -> tuple[Outcome, Item]:
-        """A contact or note."""
+        """A contact or note, or any record of an export."""
         here = _find(pool, record.uid)
         if here is None:
             return self._create(record, pool, record.state)
@@ -277,7 +277,11 @@ class Intake:
     def _update(self, item: Item, record: Record, state: Mapping[str, Any]) -> tuple[Outcome, Item]:
         """Assign what differs. Nothing is written if nothing does, the fingerprint included."""
         here = _Attributes(item)
-        changes = {name: v for name, v in state.items() if name != "uid" and not revisions.is_same(here.get(name), v)}
+        changes = {
+            name: value
+            for name, value in state.items()
+            if name != "uid" and name not in record.lossy and not revisions.is_same(here.get(name), value)
+        }
         if not changes:
             return "unchanged", item
         for name, value in changes.items():
@@ -296,21 +300,34 @@ class Intake:
             return {key: self._live(inner) for key, inner in value.items()}
         return value
 
-    # -- references, after all items are there
+    # -- references, after all items of an export are there
+
+    def forget_items(self) -> None:
+        """Forget which items the exported ones became: ids mean something in one file only."""
+        self._seen.forget_items()
 
     def item_of(self, exported_id: int) -> Item | None:
         """The item that was made of an exported one by this import."""
         item_id = self._seen.item_id(exported_id)
         return self._store.get(item_id) if item_id else None
 
-    def refer(self, line: int, exported_id: int, values: Mapping[str, Any], losses: list[str]) -> None:
-        """Set the attributes of an item that refer to others."""
+    def refer(self, line: int, exported_id: int, typed: Mapping[str, Any], decoder: Decoder) -> None:
+        """Set the attributes of an item that refer to others; where one is not found, an item that was here stays."""
+        outcome = self._seen.outcome(exported_id)
+        losses: list[str] = []
 
         def assign() -> bool:
+            losses.clear()
             item = self.item_of(exported_id)
-            if item is None:
+            if item is None or (item.item_id == exported_id and _refers_already(item, typed)):
                 return False
-            changes = {n: v for n, v in values.items() if getattr(item, n, None) != v}
+            values, missing, lossy = decoder.decode_all(typed)
+            losses.extend(missing)
+            changes = {
+                name: value
+                for name, value in values.items()
+                if getattr(item, name, None) != value and (outcome == "added" or name not in lossy)
+            }
             for name, value in changes.items():
                 setattr(item, name, value)
             return bool(changes)
@@ -320,11 +337,19 @@ class Intake:
         except RECORD_ERRORS as error:
             losses.append(f"its references cannot be stored: {error}")
             changed = False
-        if changed and self._seen.take_unchanged(exported_id):
+        if changed and outcome == "unchanged":
             self._report.unchanged -= 1
             self._report.updated += 1
         for loss in losses:
             self._lose(line, loss)
+
+
+def _refers_already(item: Item, typed: Mapping[str, Any]) -> bool:
+    """Whether an item's attributes are what was exported, to the ids of the items that they refer to."""
+    try:
+        return all(encode(getattr(item, name)) == value for name, value in typed.items())
+    except (AttributeError, TypeError):  # an attribute that it has not got, or that has no typed form
+        return False
 
 
 def importable_class(type_name: str) -> type[Item] | None:
@@ -365,16 +390,11 @@ class _Seen:
     def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None)  # a file without a name, gone when it is closed
         self._database.execute("create table uids (uid blob primary key) without rowid")
-        self._database.execute("create table items (exported integer primary key, item integer, unchanged integer)")
+        self._database.execute("create table items (exported integer primary key, item integer, outcome text)")
         self._database.execute("begin")
 
-    @property
-    def has_items(self) -> bool:
-        """Whether any exported item is remembered."""
-        return self._database.execute("select 1 from items limit 1").fetchone() is not None
-
     def forget_items(self) -> None:
-        """Forget exported items: ids mean something in one file only."""
+        """Forget the exported items."""
         self._database.execute("delete from items")
 
     def add(self, record: Record) -> bool:
@@ -387,7 +407,7 @@ class _Seen:
     def note(self, record: Record, item_id: int, outcome: str) -> None:
         """Remember which item an exported one became."""
         if record.exported_id:
-            row = (record.exported_id, item_id, outcome == "unchanged")
+            row = (record.exported_id, item_id, outcome)
             self._database.execute("insert or ignore into items values (?, ?, ?)", row)
 
     def item_id(self, exported_id: int) -> int:
@@ -397,12 +417,12 @@ class _Seen:
         row = self._database.execute("select item from items where exported = ?", (exported_id,)).fetchone()
         return 0 if row is None else int(row[0])
 
-    def take_unchanged(self, exported_id: int) -> bool:
-        """Whether the item had not been changed by this import; True once."""
-        row = self._database.execute(
-            "update items set unchanged = 0 where exported = ? and unchanged = 1", (exported_id,)
-        )
-        return row.rowcount == 1
+    def outcome(self, exported_id: int) -> str:
+        """What became of an exported item; empty if it was skipped."""
+        if not 0 < exported_id < 1 << 63:
+            return ""
+        row = self._database.execute("select outcome from items where exported = ?", (exported_id,)).fetchone()
+        return "" if row is None else str(row[0])
 
     def close(self) -> None:
         self._database.close()

@@ -152,7 +152,8 @@ class JsonLines:
         if not isinstance(type_name, str) or type(item_id) is not int or not isinstance(attributes, dict):
             raise ValueError("type, id and attributes of an item are expected")
         referring = _referring(attributes)
-        state = {name: self._decoder.decode(v) for name, v in attributes.items() if name not in referring}
+        plain = {name: typed for name, typed in attributes.items() if name not in referring}
+        state, losses, lossy = self._decoder.decode_all(plain)
         kind = KINDS.get(type_name, "item")
         own_uid = state.get("uid") if kind != "item" else ""
         uid = own_uid if isinstance(own_uid, str) and own_uid else f"{self.origin}:{item_id}"
@@ -162,7 +163,7 @@ class JsonLines:
         record.type_name, record.exported_id = type_name, item_id
         record.references = list(referring)
         self.refers = self.refers or bool(referring)
-        record.losses = self._decoder.take_losses()
+        record.losses, record.lossy = losses, lossy
         return record
 
 

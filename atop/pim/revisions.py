@@ -20,10 +20,10 @@ from atop.pim.zones import Zone
 def why_older(here: Mapping[str, Any], record: Record) -> str:
     """Why a record is an older revision of what is here; empty if it is not, or if neither says."""
     new = record.state
-    if record.kind == "event" and (new.get("sequence", 0), here["sequence"]) != (0, 0):
-        if new.get("sequence", 0) < here["sequence"]:
-            return f"is an older revision (SEQUENCE {new.get('sequence', 0)}) of what is here ({here['sequence']})"
-        if new.get("sequence", 0) > here["sequence"]:
+    if record.kind == "event" and "sequence" in new:
+        if new["sequence"] < here["sequence"]:
+            return f"is an older revision (SEQUENCE {new['sequence']}) of what is here ({here['sequence']})"
+        if new["sequence"] > here["sequence"]:
             return ""
     name = {"event": "modified", "note": "modified", "contact": "revised"}.get(record.kind, "")
     before, after = here.get(name), new.get(name)

@@ -245,13 +245,22 @@ class _OwnRows(_Reader):
         kind = KINDS.get(type_name, "item")
         columns = columns_of(type_name)
         plain = Column()
-        state = {name: read_cell(cell, columns.get(name, plain), self._decoder) for name, cell in cells.items()}
+        state: dict[str, Any] = {}
+        losses: list[str] = []
+        lossy: set[str] = set()
+        for name, cell in cells.items():
+            value = read_cell(cell, columns.get(name, plain), self._decoder)
+            found = self._decoder.take_losses()
+            if found:
+                losses += found
+                lossy.add(name)
+            if value is not ABSENT:
+                state[name] = value
         if more:
             state |= self._decoder.loads(more)
-        state = {name: value for name, value in state.items() if value is not ABSENT}
         record = _record(kind, "row", dict(state) if kind == "item" else state, row)
         if kind == "item":
             record.state = state
         record.type_name = type_name
-        record.losses = self._decoder.take_losses()
+        record.losses, record.lossy = losses + self._decoder.take_losses(), lossy
         return record

@@ -16,7 +16,7 @@ import json
 import math
 import uuid
 import zoneinfo
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from atop import File, FileInfo, Item
@@ -130,6 +130,18 @@ class Decoder:
         self._find_item = find_item
         self._find_file = find_file
         self._losses: list[str] = []
+
+    def decode_all(self, typed: Mapping[str, Any]) -> tuple[dict[str, Any], list[str], set[str]]:
+        """Values by name, what was not found, and in which of them. Raises ValueError."""
+        values: dict[str, Any] = {}
+        losses: list[str] = []
+        lossy: set[str] = set()
+        for name, inner in typed.items():
+            values[name] = self.decode(inner)
+            if self._losses:
+                losses += self.take_losses()
+                lossy.add(name)
+        return values, losses, lossy
 
     def take_losses(self) -> list[str]:
         """What was not found since this was called last."""

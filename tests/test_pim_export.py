@@ -1,0 +1,316 @@
+"""Exports out of a store: an import of one gives the same items, and no file is ever cut short."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import decimal
+import io
+import itertools
+import json
+import uuid
+import zoneinfo
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from atop import Item, Store
+from atop.errors import NoSuchPool, UnknownFormat
+from atop.pim import Contact, Event, Message, Note, Report, export_pool, import_file, open_pool
+from atop.pim.exporting import BOOKKEEPING
+from test_pim_import import load_samples  # noqa: F401 - a fixture
+
+UTC = datetime.UTC
+
+
+class Author(Item, type_name="example.Author"):
+    """An application's own class, without a uid."""
+
+    name: str
+    born: datetime.date | None = None
+    pages: int = 0
+    friend: Item | None = None
+    works: list[Any] = []
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "store", durability="buffered") as store:
+        yield store
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "other", durability="buffered") as store:
+        yield store
+
+
+def plain(value: Any) -> Any:
+    """A value that can be compared across stores: files by what they are, items by name, times with their zone."""
+    if isinstance(value, Item):
+        return f"item {getattr(value, 'name', '')}"
+    if isinstance(value, list):
+        return [plain(inner) for inner in value]
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if hasattr(value, "digest") and hasattr(value, "media_type"):
+        return (value.digest, value.name, value.media_type, value.read())
+    return (type(value), repr(value)) if isinstance(value, (datetime.datetime, float)) else value
+
+
+def attributes(store: Store, pool: str, key: str = "uid") -> dict[str, dict[str, Any]]:
+    """All attributes of all items of a pool, by uid."""
+    return {
+        getattr(item, key): {name: plain(v) for name, v in item.attributes.items() if name not in BOOKKEEPING}
+        for item in store.pool(pool)
+    }
+
+
+def counts(report: Report) -> tuple[int, int, int, int, int]:
+    return report.added, report.updated, report.unchanged, report.skipped_count, report.incomplete_count
+
+
+def commits(store: Store) -> int:
+    return sum(1 for _ in store.history())
+
+
+CASES = [
+    *((pool, "a.jsonl", None) for pool in ("contacts", "events", "messages", "notes")),
+    *((pool, "a.csv", None) for pool in ("contacts", "events", "notes")),
+    ("contacts", "a.vcf", None),
+    ("contacts", "a.vcf", "vcard3"),
+    ("events", "a.ics", None),
+    ("notes", "a.ics", None),
+]
+
+
+@pytest.mark.parametrize(("pool", "name", "kind"), CASES)
+def test_sample_data_comes_back_attribute_for_attribute_and_changes_nothing_where_it_came_from(
+    store: Store, other: Store, tmp_path: Path, samples: Any, pool: str, name: str, kind: Any
+) -> None:
+    samples.write_contacts(tmp_path / "contacts.vcf", 40)
+    samples.write_calendar(tmp_path / "calendar.ics", 40)
+    samples.write_mailbox(tmp_path / "mail.mbox", 40)
+    for source in ("contacts.vcf", "calendar.ics", "mail.mbox"):
+        import_file(store, tmp_path / source)
+    if name.endswith(".csv"):  # which has no contents of files
+        for item in store.pool(pool):
+            item.photo = item.attachments = None
+            del item.photo, item.attachments
+    report = export_pool(store, pool, tmp_path / name, kind)
+    size = len(store.pool(pool))
+    assert (report.written, report.left_out) == (size, [])
+    assert counts(import_file(other, tmp_path / name)) == (size, 0, 0, 0, 0)
+    assert attributes(other, pool) == attributes(store, pool)
+    before = commits(store)
+    assert counts(import_file(store, tmp_path / name)) == (0, 0, size, 0, 0)
+    assert commits(store) == before
+
+
+texts = st.text(max_size=12)
+stored = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(allow_nan=False),
+        texts,
+        st.binary(max_size=8),
+        st.decimals(allow_nan=False),
+        st.uuids(),
+        st.dates(),
+        st.datetimes(timezones=st.sampled_from([None, UTC, zoneinfo.ZoneInfo("Asia/Tokyo")])),
+        st.timedeltas(),
+    ),
+    lambda inner: st.lists(inner, max_size=2) | st.tuples(inner) | st.dictionaries(texts, inner, max_size=2),
+    max_leaves=5,
+)
+numbers = itertools.count()
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@given(items=st.lists(st.dictionaries(st.sampled_from(["name", "born", "colour", "note_2", "x"]), stored), max_size=4))
+def test_any_items_come_back_attribute_for_attribute(
+    store: Store, other: Store, tmp_path: Path, suffix: str, items: list[dict[str, Any]]
+) -> None:
+    pool = store.pool(f"things {next(numbers)}")
+    with store.transaction():
+        for number, values in enumerate(items):
+            pool.add(Item(store, **{**values, "number": number}))
+    path = tmp_path / f"{pool.name}{suffix}"
+    export_pool(store, pool, path)
+    assert counts(import_file(other, path)) == (len(items), 0, 0, 0, 0)
+    if items:
+        assert attributes(other, pool.name, "number") == attributes(store, pool.name, "number")
+    assert counts(import_file(other, path)) == (0, 0, len(items), 0, 0)
+
+
+def authors(store: Store) -> None:
+    """Three authors, two of whom refer to each other, and one of whom refers outside of the pool."""
+    pool = store.pool("authors", indexes=["name"])
+    with store.transaction():
+        ada = Author(store, name="Ada", born=datetime.date(1815, 12, 10))
+        charles = Author(store, name="Charles", friend=ada, pages=300)
+        ada.friend = charles
+        ada.works = [charles, {"with": ada}, store.file(b"notes", name="G.txt", media_type="text/plain")]
+        mary = Author(store, name="Mary", friend=Item(store, name="elsewhere"))
+        for author in (ada, charles, mary):
+            pool.add(author)
+
+
+def test_items_that_refer_to_each_other_do_so_again(store: Store, other: Store, tmp_path: Path) -> None:
+    authors(store)
+    export_pool(store, "authors", tmp_path / "a.jsonl")
+    report = import_file(other, tmp_path / "a.jsonl")
+    assert counts(report) == (3, 0, 0, 0, 1)
+    assert "refers to item" in report.incomplete[0].reason
+    ada, charles, mary = other.pool("authors")
+    assert (ada.friend, charles.friend, mary.friend) == (charles, ada, None)
+    assert (ada.works[:2], ada.works[2].read()) == ([charles, {"with": ada}], b"notes")
+    assert type(ada) is Author
+    before = commits(other)
+    assert counts(import_file(other, tmp_path / "a.jsonl"))[:4] == (0, 0, 3, 0)
+    assert commits(other) == before
+
+
+def test_an_export_of_other_items_brought_back_to_its_own_store_changes_nothing(store: Store, tmp_path: Path) -> None:
+    authors(store)
+    export_pool(store, "authors", tmp_path / "a.jsonl")
+    for _ in range(2):
+        versions = [author.version for author in store.pool("authors")]
+        assert counts(import_file(store, tmp_path / "a.jsonl")) == (0, 0, 3, 0, 0)
+        assert [author.version for author in store.pool("authors")] == versions
+
+
+def test_contents_of_files_are_in_json_lines_at_any_size(
+    store: Store, other: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atop.pim.jsonl.PART_BYTES", 1000)
+    monkeypatch.setattr("atop.pim.jsonl.SPOOL_BYTES", 2000)
+    contents = [b"", b"x", b"y" * 1000, bytes(range(256)) * 40]
+    with store.transaction():
+        for number, data in enumerate(contents):
+            photo = store.file(data, name=f"{number}.png", media_type="image/png")
+            open_pool(store, "contact").add(Contact(store, name=str(number), photo=photo))
+    export_pool(store, "contacts", tmp_path / "a.jsonl")
+    import_file(other, tmp_path / "a.jsonl")
+    assert [contact.photo.read() for contact in other.pool("contacts").query("name")] == contents
+
+
+def test_a_file_whose_contents_are_elsewhere_is_named_and_left_out(store: Store, tmp_path: Path) -> None:
+    with store.transaction():
+        open_pool(store, "contact").add(Contact(store, name="Ada", photo=store.file(b"hello")))
+    (ada,) = store.pool("contacts")
+    (tmp_path / "store" / "files" / ada.photo.digest.hex()[:2] / ada.photo.digest.hex()[2:]).unlink()
+    for name in ("a.vcf", "a.jsonl"):
+        report = export_pool(store, "contacts", tmp_path / name)
+        assert report.written == 1
+        assert [item_id for item_id, _ in report.left_out] == [ada.item_id]
+        assert "not on this device" in report.left_out[0][1]
+
+
+def test_a_table_opens_in_a_spreadsheet(store: Store, tmp_path: Path) -> None:
+    with store.transaction():
+        open_pool(store, "contact").add(
+            Contact(store, name="=cmd()", phone="+49 30 1", note="Zoë", birthday=datetime.date(1815, 12, 10))
+        )
+    export_pool(store, "contacts", tmp_path / "a.csv")
+    octets = (tmp_path / "a.csv").read_bytes()
+    assert octets.startswith(b"\xef\xbb\xbf")
+    (row,) = csv.DictReader(io.StringIO(octets.decode("utf-8-sig")))
+    assert (row["name"], row["phone"], row["note"], row["birthday"]) == ("'=cmd()", "+49 30 1", "Zoë", "1815-12-10")
+
+
+def test_json_lines_are_json(store: Store, tmp_path: Path) -> None:
+    with store.transaction():
+        open_pool(store, "note").add(Note(store, title="Rain", tags=["weather"]))
+    target = io.BytesIO()
+    export_pool(store, "notes", target, "jsonl")
+    header, note = map(json.loads, target.getvalue().splitlines())
+    assert (header["atop_export"], header["pool"], note["type"]) == (1, "notes", "pim.Note")
+    assert (note["attributes"]["title"], note["attributes"]["tags"]) == ("Rain", ["weather"])
+
+
+def test_an_export_that_fails_leaves_what_was_there(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.transaction():
+        open_pool(store, "contact").add(Contact(store, name="Ada"))
+    path = tmp_path / "a.vcf"
+    path.write_text("precious")
+
+    def fail(*_: Any) -> bytes:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("atop.pim.exporting.write_card", fail)
+    with pytest.raises(OSError, match="full"):
+        export_pool(store, "contacts", path)
+    assert path.read_text() == "precious"
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
+
+
+def test_a_link_is_written_through(store: Store, tmp_path: Path) -> None:
+    with store.transaction():
+        open_pool(store, "contact").add(Contact(store, name="Ada"))
+    (tmp_path / "real.vcf").write_text("old")
+    (tmp_path / "a.vcf").symlink_to(tmp_path / "real.vcf")
+    export_pool(store, "contacts", tmp_path / "a.vcf")
+    assert (tmp_path / "a.vcf").is_symlink()
+    assert "Ada" in (tmp_path / "real.vcf").read_text()
+
+
+def test_what_a_format_cannot_hold_is_named_or_refused(store: Store, tmp_path: Path) -> None:
+    with store.transaction():
+        mixed = store.pool("mixed")
+        for item in (Contact(store, name="Ada"), Event(store, summary="Lunch"), Message(store, subject="Hi")):
+            mixed.add(item)
+    report = export_pool(store, mixed, tmp_path / "a.vcf")
+    assert (report.written, report.left_out_count) == (1, 2)
+    open_pool(store, "message").add(Message(store, subject="Hi"))
+    with pytest.raises(UnknownFormat, match="no item"):
+        export_pool(store, "messages", tmp_path / "b.ics")
+    with pytest.raises(UnknownFormat, match="in which format"):
+        export_pool(store, mixed, tmp_path / "a.doc")
+    with pytest.raises(NoSuchPool):
+        export_pool(store, "absent", tmp_path / "a.vcf")
+
+
+def test_an_empty_pool_is_a_file_without_items(store: Store, other: Store, tmp_path: Path) -> None:
+    open_pool(store, "contact")
+    for name in ("a.vcf", "a.csv", "a.jsonl", "a.ics"):
+        assert export_pool(store, "contacts", tmp_path / name).written == 0
+        assert counts(import_file(other, tmp_path / name)) == (0, 0, 0, 0, 0)
+
+
+def test_progress_counts_the_items(store: Store) -> None:
+    with store.transaction():
+        for number in range(450):
+            open_pool(store, "note").add(Note(store, title=str(number)))
+    seen: list[tuple[int, int]] = []
+    export_pool(store, "notes", io.BytesIO(), "csv", progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 450), (200, 450), (400, 450), (450, 450)]
+
+
+def test_values_that_only_atop_has_survive(store: Store, other: Store, tmp_path: Path) -> None:
+    thing = {
+        "exact": decimal.Decimal("1.10"),
+        "key": uuid.UUID(int=7),
+        "half": "\ud800",
+        "members": {1, "a", (2, 3)},
+        "moment": datetime.datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=zoneinfo.ZoneInfo("Europe/Paris")),
+        "huge": 10**40,
+        "nothing": "",
+    }
+    store.pool("things").add(Item(store, **thing))
+    for name in ("things.jsonl", "things.csv"):
+        export_pool(store, "things", tmp_path / name)
+        import_file(other, tmp_path / name)
+        (found,) = other.pool("things")
+        assert {name: getattr(found, name) for name in thing} == thing
+        assert found.moment.fold == 1
+        found.delete()
