@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_pim_import import load_samples  # noqa: F401 - a fixture
 
 from atop import Item, Store
 from atop.errors import NoSuchPool, UnknownFormat
 from atop.pim import Contact, Event, Message, Note, Report, export_pool, import_file, open_pool
 from atop.pim.exporting import BOOKKEEPING
-from test_pim_import import load_samples  # noqa: F401 - a fixture
 
 UTC = datetime.UTC
 
