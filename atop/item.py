@@ -431,15 +431,21 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
     def _check_writable(self, state: State) -> None:
         """Raise `ReadOnlyItem` if this program does not know the class, or the version, that wrote the item."""
         cls = type(self)
-        if state.type_name != cls._type_name:
+        if state.type_name == cls._type_name and state.schema <= cls._schema:
+            return
+        known = class_named(state.type_name)
+        if known is None:
             raise ReadOnlyItem(
                 f"item {self._id} is a {state.type_name}, which this program has not imported: import it to change it"
             )
-        if state.schema > cls._schema:
+        if state.schema > known._schema:
             raise ReadOnlyItem(
                 f"item {self._id} was written by version {state.schema} of {state.type_name}; "
-                f"this program has version {cls._schema}: update it to change the item"
+                f"this program has version {known._schema}: update it to change the item"
             )
+        raise ReadOnlyItem(
+            f"item {self._id} was read before {state.type_name} was imported: let go of it, and get it again"
+        )
 
     def _present(self, name: str, stored: Any) -> Any:
         """The live form of a stored value of attribute `name`."""
