@@ -30,9 +30,8 @@ MAX_INTERFACES = 16
 MAX_IPV6_ANNOUNCED = 3  # addresses of one interface: link-local, and two more where prefixes make many
 MAX_IPV4_ANNOUNCED = 2  # addresses of one interface: an alias beside the first
 
-# Names of interfaces that lead to containers, virtual machines and tunnels, not to other devices: bridges of
-# Docker, Podman, LXC, libvirt, VirtualBox, VMware and Kubernetes networks, their ends, VPNs, and Apple's
-# direct links.
+# Names of interfaces that lead to containers, virtual machines and tunnels, not to other devices: bridges of Docker,
+# Podman, LXC, libvirt, VirtualBox, VMware and Kubernetes, their ends, VPNs, and Apple's direct links.
 IGNORED_INTERFACES: tuple[str, ...] = (
     *("docker*", "br-*", "veth*", "podman*", "cni*", "lxcbr*", "lxdbr*", "incusbr*", "virbr*", "vnet*"),
     *("vboxnet*", "vmnet*", "cali*", "flannel*", "cilium*", "lxc*", "kube-*", "dummy*", "ifb*"),

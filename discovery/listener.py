@@ -171,12 +171,13 @@ class Listener:
     async def _look_up(self, key: str, info: AsyncServiceInfo) -> None:
         """Ask for what is missing of a name."""
         try:
-            if await info.async_request(self._zeroconf.zeroconf, _LOOKUP_MILLISECONDS):
-                self._take_in(key, info)
-        except Error as error:  # closing, or no such name after all
-            self._refuse(key, str(error))
+            complete = await info.async_request(self._zeroconf.zeroconf, _LOOKUP_MILLISECONDS)
+        except Error:  # zeroconf is closing: as good as no answer
+            complete = False
         finally:
             self._lookups.pop(key, None)
+        if complete and key in self._names:  # it may have said goodbye meanwhile
+            self._take_in(key, info)
 
     def _take_in(self, key: str, info: AsyncServiceInfo) -> None:
         try:

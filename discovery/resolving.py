@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from discovery.addresses import MAX_ADDRESSES, PeerAddress
 from discovery.candidates import Candidate, from_fixed
@@ -41,7 +41,7 @@ class _Entry:
     status: FixedStatus
     due: float = 0.0
     failures: int = 0
-    underway: bool = field(default=False)
+    underway: bool = False
 
 
 class FixedPeers:
