@@ -115,6 +115,7 @@ class Engine:
         self._failure: AtopError | None = None
         self._closed = False
         self.on_recovery: Callable[[], None] = lambda: None  # called when what was read before may not hold
+        self.behind = False  # whether commits have been applied that could not be looked at yet
         # Called with the ids of items that commits made elsewhere have changed, before `sequence` says so.
         self.on_applied: Callable[[list[int]], None] = lambda item_ids: None
         self._pid = os.getpid()
@@ -301,35 +302,40 @@ class Engine:
                 self.sequence += 1
 
     def _catch_up(self) -> None:
-        """Learn of the commits that came after the head without having been made here."""
+        """Learn of the commits that came after the head without having been made here. The write lock is held."""
+        tables = self._tables
+        try:
+            self._learn_commits()
+            self.behind = False
+        except db.DBRepHandleDeadError:
+            self.behind = True
+            self._reopen_tables(tables)
+        except (db.DBRepLockoutError, db.DBLockDeadlockError):
+            self.behind = True  # it will be possible after more records, or in a moment
+        except (db.DBError, MemoryError) as error:
+            raise self._failed(error, JOURNAL) from error
+
+    def _learn_commits(self) -> None:
+        journal = self._tables[JOURNAL]
         number, chain = self.head
-        if number:
-            record = self.get(JOURNAL, pack_u64(number))
-            if record is None or record[:CHAIN_SIZE] != chain:
-                self._refresh()  # history was rolled back, or replaced
-                return
-        while pairs := self.pairs(JOURNAL, pack_u64(number + 1), b"\xff" * 9, 256):
-            changed: list[int] = []
-            for _, record in pairs:
-                _, when, _, changes = loads(record[CHAIN_SIZE + 8 :])
-                self.last_time = max(self.last_time, when)
+        if number and (journal.get(pack_u64(number)) or b"")[:CHAIN_SIZE] != chain:
+            self._read_head()  # history was rolled back, or replaced
+            self.on_recovery()
+            return
+        changed: list[int] = []
+        cursor = journal.cursor()
+        try:
+            pair = cursor.set_range(pack_u64(number + 1))
+            while pair is not None:
+                _, when, _, changes = loads(pair[1][CHAIN_SIZE + 8 :])
                 changed += [change[1] for change in changes]
-            number = unpack_u64(pairs[-1][0])[0]
-            self.head = Head(number, pairs[-1][1][:CHAIN_SIZE])
-            self.on_applied(changed)
-
-    def refresh(self) -> None:
-        """Read the end of the journal again, and have everybody read again what they hold: all may have changed."""
-        with self._write_lock:
-            self.sequence += 1
-            try:
-                self._refresh()
-            finally:
-                self.sequence += 1
-
-    def _refresh(self) -> None:
-        self._call(JOURNAL, self._read_head)
-        self.on_recovery()
+                self.last_time = max(self.last_time, when)
+                self.head = Head(unpack_u64(pair[0])[0], pair[1][:CHAIN_SIZE])
+                pair = cursor.next()
+        finally:
+            cursor.close()
+            if self.head.number != number:
+                self.on_applied(changed)
 
     def _reopen_tables(self, dead: dict[str, Any]) -> None:
         """Open the tables again: Berkeley DB has replaced what the handles stood for."""
@@ -580,8 +586,10 @@ class Engine:
             if value is not None:
                 put(key, value, txn)
             else:
-                with contextlib.suppress(db.DBNotFoundError):
+                try:
                     delete(key, txn)
+                except db.DBNotFoundError:
+                    continue  # gone already: what was asked for
 
     def _count(self, counters: dict[bytes, int], txn: Any) -> None:
         handle = self._tables[COUNTERS]

@@ -90,9 +90,13 @@ def index_keys(
     if definition.words:
         found = words_of([attributes.get(name) for name in definition.attributes])
         return [prefix + encode(word) + item_key for word in found]
-    key = b"".join([_encoded(attributes.get(name), definition, item_key) for name in definition.attributes])
+    names = definition.attributes
+    if len(names) == 1:
+        key = _encoded(attributes.get(names[0]), definition, item_key)
+    else:
+        key = b"".join([_encoded(attributes.get(name), definition, item_key) for name in names])
     if len(key) > MAX_KEY:
-        _refuse_long(definition.attributes, item_key)
+        _refuse_long(names, item_key)
     return [prefix + key + item_key]
 
 

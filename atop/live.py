@@ -54,13 +54,31 @@ class LiveItems:
             return None
         return self._fetch(item_id, item)
 
-    def _fetch(self, item_id: int, item: Item | None = None) -> Item | None:
+    def _fetch(self, item_id: int, item: Item | None) -> Item | None:
         """Read an item from the database; `item` is the object that stands for it, if there is one."""
-        items: list[Item | None] = [item]
-        sequence = self._engine.sequence
-        record = self._engine.get_item(pack_u64(item_id))
-        self._put_objects(items, [(0, item_id)], [record], sequence)
-        return items[0]
+        engine = self._engine
+        sequence = engine.sequence
+        record = engine.get_item(pack_u64(item_id))
+        if record is None:
+            return None
+        try:
+            state = decode(record)
+        except UnsafePickle as error:
+            raise UnsafePickle(f"item {item_id}: {error}") from error
+        if item is None:
+            cls = class_named(state.type_name)
+            if cls is None or cls._schema < state.schema:
+                cls = Item
+            item = self.object_for(cls, item_id)
+        if state.schema != type(item)._schema:
+            try:
+                state = item._adapt(state)
+            except UpgradeFailed:
+                return item  # reading its attributes will try again, and raise
+        with self._lock:  # a commit that is published between the question and the answer would be lost
+            if not sequence & 1 and engine.sequence == sequence:
+                set_state(item, state)
+        return item
 
     def _put_objects(
         self, items: list[Item | None], missing: list[tuple[int, int]], records: list[bytes | None], sequence: int
@@ -124,7 +142,7 @@ class LiveItems:
 
     def object_for(self, cls: type[Item], item_id: int) -> Item:
         """The object that stands for an item: the one there is, or a new one, without its state."""
-        item = cls.__new__(cls)
+        item = object.__new__(cls)
         set_slots(item, self._store, item_id)
         return self.remember(item)
 

@@ -42,7 +42,8 @@ class State(NamedTuple):
     raw: State | None = None  # as the record has it, where the item's class has upgraded it since
 
 
-_new_state = tuple.__new__  # what State(...) comes to, without the call in between: it is made for every item read
+# What State(...) comes to, without the call in between: one is made for every item read or written.
+new_state = tuple.__new__
 
 
 class _Constructor:
@@ -211,4 +212,4 @@ def decode(record: bytes) -> State:
         or type(pools) is not tuple
     ):
         raise UnsafePickle("an item record does not have the shape of one: it is damaged, or not Atop's")
-    return _new_state(State, (unpack_u64(record)[0], type_name, schema, attributes, pools, None))
+    return new_state(State, (unpack_u64(record)[0], type_name, schema, attributes, pools, None))

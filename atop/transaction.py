@@ -179,16 +179,19 @@ class Transaction:
     def write(self, item: Item) -> dict[str, Any]:
         """The item's attributes, to be changed. Raises `ReadOnlyItem` where the program does not know its class."""
         entry = self.entries.get(item._id)
-        if entry is None or entry.base is not None:
-            item._check_writable(self.state(item) if entry is None else entry.base)  # type: ignore[arg-type]  # not None
+        if entry is None:
+            state = self.state(item)
+            item._check_writable(state)
+            return self._enter(item, state).attributes
+        if entry.base is not None:
+            item._check_writable(entry.base)
         return self.entry(item).attributes
 
     def assign(self, item: Item, name: str, stored: Any) -> None:
         """Give an attribute a stored value."""
         self.write(item)[name] = stored
-        views = self.views.get(item._id)
-        if views is not None:
-            views.pop(name, None)
+        if self.views:
+            self.views.get(item._id, {}).pop(name, None)
 
     def unassign(self, item: Item, name: str) -> None:
         """Remove an attribute."""
@@ -223,17 +226,23 @@ class Transaction:
         item_id = item._id
         entry = self.entries.get(item_id)
         if entry is None:
-            state = self.state(item)
-            entry = Entry(item, state, dict(state.attributes), state.pools, len(self._savepoints))
-            self.entries[item_id] = entry
-            if self._savepoints:
-                self._savepoints[-1].setdefault(item_id, None)
-        elif entry.deleted:
+            return self._enter(item, self.state(item))
+        if entry.deleted:
             raise NoSuchItem(item_id, f"item {item_id} was deleted in this transaction")
-        elif entry.level < len(self._savepoints):
+        if entry.level < len(self._savepoints):
             self._savepoints[-1].setdefault(item_id, _Snapshot(entry))
             entry.level = len(self._savepoints)
         self._changed(item_id)
+        return entry
+
+    def _enter(self, item: Item, state: State) -> Entry:
+        """A new entry for an item that is about to be changed from this committed state."""
+        item_id = item._id
+        entry = self.entries[item_id] = Entry(item, state, dict(state.attributes), state.pools, len(self._savepoints))
+        if self._savepoints:
+            self._savepoints[-1].setdefault(item_id, None)
+        if self._overlay is not None:
+            self._overlay.stale.add(item_id)
         return entry
 
     def borrow(self, top: Any) -> None:

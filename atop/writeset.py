@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from atop.errors import UnstorableValue
 from atop.indexes import Plan, entry_keys, index_keys
 from atop.overlay import references_of
-from atop.records import PROTOCOL, SELF_PICKLING, State, dumps, encode, pack_u64, pickles_itself
+from atop.records import PROTOCOL, SELF_PICKLING, State, dumps, encode, new_state, pack_u64, pickles_itself
 from atop.values import ATOMS, FileInfo, Reference, walk
 
 if TYPE_CHECKING:
@@ -112,13 +112,12 @@ class Builder:
         pools_gone = [i for i in self._gone if "indexes" in (transaction.entries[i].base or _NOTHING).attributes]
         journalled = (self._commit_id, time, transaction.label, self._changes)
         body = pickle.dumps(journalled, PROTOCOL) if self._plain_body else dumps(journalled)
-        created_here = {i for i, e in transaction.entries.items() if e.base is None}
         return WriteSet(
             self._commit_id,
             time,
             transaction.label,
             checks=list(transaction.reads.items()),
-            exists=[t for t in self._targets if t not in created_here and t not in transaction.reads],
+            exists=self._outside_targets(),
             unreferenced=self._gone,
             emptied=pools_gone,
             names=[(name, old) for name, (old, _) in transaction.catalog.items()],
@@ -138,6 +137,11 @@ class Builder:
             sizes=list(transaction.sizes.items()),
             base=transaction.base,
         )
+
+    def _outside_targets(self) -> list[int]:
+        """The items newly referred to that this transaction has neither made nor read."""
+        transaction = self._transaction
+        return [t for t in self._targets if not transaction.created(t) and t not in transaction.reads]
 
     def _plan(self, pool_id: int) -> Plan:
         plan = self._plans.get(pool_id)
@@ -163,7 +167,8 @@ class Builder:
                 self._use_files({}, attributes)
                 break
         self._changes.append((CREATED, item_id))
-        self.states.append((entry.item, State(self._commit_id, type_name, schema, attributes, pools)))
+        state = new_state(State, (self._commit_id, type_name, schema, attributes, pools, None))
+        self.states.append((entry.item, state))
 
     def _delete(self, item_id: int, entry: Entry, base: State) -> None:
         raw = base.raw or base
@@ -183,11 +188,19 @@ class Builder:
     def _update(self, item_id: int, entry: Entry, base: State) -> None:
         raw = base.raw or base
         before, after, pools = raw.attributes, entry.stored(), entry.pools
-        changed = [n for n, v in after.items() if n not in before or (before[n] is not v and not same(before[n], v))]
-        if len(before) + len(changed) > len(after):
-            changed += [n for n in before if n not in after]
+        old_values: dict[str, Any] = {}  # of the attributes that differ
+        new_values: dict[str, Any] = {}
+        for name, value in after.items():
+            if name not in before:
+                new_values[name] = value
+            elif before[name] is not value and not same(before[name], value):
+                old_values[name] = before[name]
+                new_values[name] = value
+        if len(before) > len(after) + len(old_values) - len(new_values):
+            old_values.update({n: v for n, v in before.items() if n not in after})
+        changed = {*old_values, *new_values}
         pools_differ = pools != raw.pools
-        self._index_again(item_id, entry, raw, after, set(changed), pools_differ)
+        self._index_again(item_id, entry, raw, changed, pools_differ)
         if not (changed or pools_differ or entry.touched):
             return  # its schema alone is not worth a write: the upgrade runs again at the next read
         record = encode(self._commit_id, base.type_name, base.schema, after, pools)
@@ -196,8 +209,6 @@ class Builder:
         if pools_differ:
             self._members.update(set(pools) - set(raw.pools))
             self._members.subtract(set(raw.pools) - set(pools))
-        old_values = {n: before[n] for n in changed if n in before}
-        new_values = {n: after[n] for n in changed if n in after}
         if not (_all_atoms(old_values) and _all_atoms(new_values)):
             self._refer(item_id, entry, old_values, new_values)
             self._use_files(old_values, new_values)
@@ -208,19 +219,17 @@ class Builder:
                 item_id,
                 raw.version,
                 old_values,
-                tuple([n for n in changed if n not in before]),
+                tuple([n for n in new_values if n not in old_values]),
                 raw.pools if pools_differ else None,
                 None if raw.schema == base.schema else (raw.type_name, raw.schema),
             )
         )
-        self.states.append((entry.item, State(self._commit_id, base.type_name, base.schema, after, pools)))
+        state = new_state(State, (self._commit_id, base.type_name, base.schema, after, pools, None))
+        self.states.append((entry.item, state))
 
-    def _index_again(
-        self, item_id: int, entry: Entry, raw: State, after: dict[str, Any], changed: set[str], pools_differ: bool
-    ) -> None:
+    def _index_again(self, item_id: int, entry: Entry, raw: State, changed: set[str], pools_differ: bool) -> None:
         """The index entries that a changed item loses and gains."""
-        redefined = any(pool_id in self._transaction.entries for pool_id in entry.pools)
-        if pools_differ or redefined:
+        if pools_differ or not self._transaction.entries.keys().isdisjoint(entry.pools):
             old_keys, new_keys = self._transaction.entry_keys(item_id, entry)
             self._index += [(k, None) for k in old_keys - new_keys]
             self._index += [(k, b"") for k in new_keys - old_keys]
@@ -230,7 +239,7 @@ class Builder:
             for prefix, definition in self._plan(pool_id).indexes:
                 if not changed.isdisjoint(definition.attributes):
                     old = index_keys(prefix, definition, raw.attributes, key)
-                    new = index_keys(prefix, definition, after, key)
+                    new = index_keys(prefix, definition, entry.stored(), key)
                     if old != new:
                         self._index += [(k, None) for k in old if k not in new]
                         self._index += [(k, b"") for k in new if k not in old]
@@ -267,7 +276,7 @@ _NOTHING = State(0, "", 0, {}, ())
 
 
 def _all_atoms(values: dict[str, Any]) -> bool:
-    return all(type(value) in ATOMS for value in values.values())
+    return ATOMS.issuperset(map(type, values.values()))
 
 
 def _key(operation: Operation) -> bytes:
