@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from atop.errors import Restricted, UndoRefused
 from atop.item import Item, class_named
-from atop.journal import Change, Commit
+from atop.journal import Change, Commit, Revision
 from atop.pool import Pool
 from atop.records import State
 from atop.transaction import Transaction, active, without
@@ -93,8 +93,8 @@ class _Undo:
         self._transaction.entry(item).attributes = before.attributes
         self._transaction.views.pop(item._id, None)
         if change.pools is not None:
-            after = self._pools_after(item)
-            pools = set(self._transaction.pools_of(item))
+            after = self._pools_after(state.pools, self._since(item)[0], item.item_id)
+            pools = set(state.pools)
             pools -= set(after) - set(change.pools)
             pools |= {p for p in set(change.pools) - set(after) if self._is_pool(p)}
             self._transaction.set_pools(item, tuple(sorted(pools)))
@@ -104,12 +104,16 @@ class _Undo:
         item = self._store._objects.find(change.item_id)
         if item is None:
             return
-        for revision in item.history():
-            if revision.commit.commit_id == self._commit.commit_id:
-                break
+        later, own = self._since(item)
+        pools = (item._state or item._load()).pools
+        if later and (
+            own is None
+            or own.attributes != later[0].attributes
+            or pools != self._pools_after(pools, later, item.item_id)
+        ):
             self._refuse(
-                f"item {item.item_id} was changed since by commit {revision.commit.number} "
-                f"({revision.commit.label!r}): undo that first"
+                f"item {item.item_id} was changed since by commit {later[0].commit.number} "
+                f"({later[0].commit.label!r}): undo that first"
             )
         if isinstance(item, Pool) and any(member._id not in self._commit.item_ids for member in item):
             self._refuse(f"{item._called()} has items that were added since: clear it first")
@@ -120,30 +124,41 @@ class _Undo:
 
     def _check_untouched(self, item: Item, names: set[str]) -> None:
         """Refuse if a commit after this one changed any of these attributes."""
-        for revision in item.history():
-            if revision.commit.commit_id == self._commit.commit_id:
-                return
-            if any(c.schema for c in revision.commit.changes if c.item_id == item.item_id):
+        later, own = self._since(item)
+        for revision in later:
+            if _change_of(revision, item.item_id).schema:
                 self._refuse(
                     f"item {item.item_id} was upgraded since by commit {revision.commit.number} "
                     f"({revision.commit.label!r}): change it by hand"
                 )
             both = names & revision.changed.keys()
+            if own is not None:  # what was changed and changed back is as the commit left it
+                both = {n for n in both if _value(own, n) != _value(later[0], n)}
             if both:
                 self._refuse(
                     f"{', '.join(sorted(both))} of item {item.item_id} was changed since by commit "
                     f"{revision.commit.number} ({revision.commit.label!r}): undo that first"
                 )
 
-    def _pools_after(self, item: Item) -> tuple[int, ...]:
-        """The pools that the commit left the item in."""
-        pools = (item._state or item._load()).pools
+    def _since(self, item: Item) -> tuple[list[Revision], Revision | None]:
+        """The item's revisions after the commit, latest first, and the commit's own.
+
+        There is none of its own for an item that was deleted and brought back since: its history begins anew then.
+        """
+        later: list[Revision] = []
         for revision in item.history():
             if revision.commit.commit_id == self._commit.commit_id:
-                break
-            change = next(c for c in revision.commit.changes if c.item_id == item.item_id)
-            if change.pools is not None:
-                pools = change.pools
+                return later, revision
+            later.append(revision)
+        return later, None
+
+    @staticmethod
+    def _pools_after(pools: tuple[int, ...], later: list[Revision], item_id: int) -> tuple[int, ...]:
+        """The pools that the commit left an item in which is in `pools` now."""
+        for revision in later:
+            before = _change_of(revision, item_id).pools
+            if before is not None:
+                pools = before
         return pools
 
     def _without_missing(self, value: Any) -> Any:
@@ -157,3 +172,15 @@ class _Undo:
 
     def _refuse(self, why: str) -> NoReturn:
         raise UndoRefused(f"commit {self._commit.number} ({self._commit.label!r}) cannot be undone: {why}")
+
+
+_MISSING = object()
+
+
+def _value(revision: Revision, name: str) -> object:
+    return revision.attributes.get(name, _MISSING)
+
+
+def _change_of(revision: Revision, item_id: int) -> Change:
+    """What the revision's commit did to the item whose revision it is."""
+    return next(change for change in revision.commit.changes if change.item_id == item_id)
