@@ -124,7 +124,6 @@ class Transaction:
         self._borrowed: list[list[tuple[Any, Any]]] = []
         self._savepoints: list[dict[int, _Snapshot | None]] = []
         self._overlay: Overlay | None = None
-        self._plans: dict[int, tuple[Any, Plan]] = {}
 
     # -- reading
 
@@ -328,9 +327,9 @@ class Transaction:
     def plan(self, pool_id: int) -> Plan:
         """How entries of this pool are made, with this transaction's changes to its indexes."""
         definitions = self.read(self.store._pool_by_id(pool_id))["indexes"]
-        known = self._plans.get(pool_id)
+        known = self.store._plans.get(pool_id)
         if known is None or known[0] is not definitions:
-            known = self._plans[pool_id] = definitions, make_plan(pool_id, definitions)
+            known = self.store._plans[pool_id] = definitions, make_plan(pool_id, definitions)
         return known[1]
 
     def base_plan(self, pool_id: int) -> Plan:
@@ -363,7 +362,8 @@ class Transaction:
             yield
         except BaseException:
             self._savepoints.pop()
-            self.catalog = catalog
+            looked_up = {name: (found, found) for name, (found, _) in self.catalog.items()}
+            self.catalog = {**looked_up, **catalog}
             del self.after_commit[callbacks:]
             self._return_borrowed(borrowed)
             for item_id, snapshot in snapshots.items():
