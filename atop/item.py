@@ -108,6 +108,19 @@ def _slot(*, init: bool = True, kw_only: bool = True) -> Any:
 
 
 # `ref` is not among the specifiers, so that an attribute which is assigned one counts as having a default.
+def _annotations(namespace: dict[str, Any]) -> dict[str, Any]:
+    """The annotations in a class body; Python 3.14 and later work them out only when asked (PEP 649)."""
+    if sys.version_info >= (3, 14) and "__annotations__" not in namespace:
+        import annotationlib
+
+        annotate = annotationlib.get_annotate_from_class_namespace(namespace)
+        if annotate is None:
+            return {}
+        return annotationlib.call_annotate_function(annotate, annotationlib.Format.FORWARDREF)
+    found: dict[str, Any] = namespace.get("__annotations__", {})
+    return found
+
+
 @dataclass_transform(kw_only_default=True, field_specifiers=(_slot,))
 class ItemMeta(type):
     """Collects the annotated attributes of item classes, and registers the classes by type name."""
@@ -154,7 +167,7 @@ class ItemMeta(type):
         fields: dict[str, Field] = {}
         if namespace.get("__module__") == __name__:
             return fields  # Item's own annotations are not attributes of items
-        for name, annotation in namespace.get("__annotations__", {}).items():
+        for name, annotation in _annotations(namespace).items():
             if name.startswith("_") or "ClassVar" in str(annotation):
                 continue
             if name in _RESERVED:
