@@ -540,6 +540,7 @@ class Engine:
                 number = self._call("", lambda: self._apply(write_set, applied))
             except (StoreFull, StoreError):
                 number = self._after_failure(write_set)
+        if not self._due.is_set():
             self._due.set()
         return number
 

@@ -38,6 +38,7 @@ from atop.errors import (
 )
 from atop.files import File, FileArea
 from atop.ids import COUNTER_BITS, NumberAllocator
+from atop.indexes import Plan
 from atop.item import Item, Rule
 from atop.journal import Commit, Revision
 from atop.live import LiveItems
@@ -154,6 +155,8 @@ class Store(ClassicStore):
         self._time = self._engine.last_time
         self._numbers = self._open_numbers(tag)
         self._watchers = Watchers(self._engine)
+        # Pool id -> definitions of indexes, and the plan made of these. One for each pool that was written to.
+        self._plans: dict[int, tuple[Any, Plan]] = {}
         self._engine.on_applied = self._applied_elsewhere
 
     def _prepare(self, create: bool) -> None:

@@ -106,10 +106,11 @@ class Builder:
                 self._delete(item_id, entry, entry.base)
             else:
                 self._update(item_id, entry, entry.base)
-        names = [(name, new, old) for name, (old, new) in transaction.catalog.items() if new != old]
+        names = [(name, new, old) for name, (old, new) in sorted(transaction.catalog.items()) if new != old]
         if not (self._items or self._index or names):
             return None
-        pools_gone = [i for i in self._gone if "indexes" in (transaction.entries[i].base or _NOTHING).attributes]
+        entries = transaction.entries
+        pools_gone = [i for i in self._gone if "indexes" in (entries[i].base or _NOTHING).attributes]
         journalled = (self._commit_id, time, transaction.label, self._changes)
         body = pickle.dumps(journalled, PROTOCOL) if self._plain_body else dumps(journalled)
         return WriteSet(
@@ -117,7 +118,7 @@ class Builder:
             time,
             transaction.label,
             checks=list(transaction.reads.items()),
-            exists=self._outside_targets(),
+            exists=self._outside_targets() if self._targets else [],
             unreferenced=self._gone,
             emptied=pools_gone,
             names=[(name, old) for name, (old, _) in transaction.catalog.items()],
@@ -125,7 +126,7 @@ class Builder:
                 ITEMS: sorted(self._items),
                 INDEX: sorted(self._index, key=_key),
                 REFERENCES: sorted(self._references, key=_key),
-                CATALOG: [(n.encode(), None if new is None else pack_u64(new)) for n, new, _ in sorted(names)],
+                CATALOG: [(n.encode(), None if new is None else pack_u64(new)) for n, new, _ in names],
             },
             counters={
                 **{pool_counter(p): n for p, n in self._members.items() if n},
