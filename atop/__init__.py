@@ -4,6 +4,7 @@ from atop.backup import restore
 from atop.errors import (
     AtopError,
     Conflict,
+    NoMaster,
     NoSuchCommit,
     NoSuchFile,
     NoSuchIndex,
@@ -51,6 +52,7 @@ __all__ = [
     "Index",
     "IndexDefinition",
     "Item",
+    "NoMaster",
     "NoSuchCommit",
     "NoSuchFile",
     "NoSuchIndex",

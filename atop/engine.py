@@ -1,4 +1,4 @@
-"""The Berkeley DB environment of one store: the only module of `atop` that knows Berkeley DB.
+"""The database of one store: what it is read with, and the one way in which it is written.
 
 Above it, a store is four things: `get`, `keys`/`pairs` (scans, in chunks), `position`, and `commit` of a WriteSet.
 
@@ -10,35 +10,44 @@ Promises:
 - No exception of Berkeley DB's leaves it.
 
 Never: a transaction across calls, an environment shared with another process, an open without recovery.
+
+Berkeley DB is known to three modules: this one, `calls.py` (getting into it, and surviving its failures) and
+`environment.py` (opening and closing it).
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
+import copy
 import functools
 import hashlib
 import logging
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from berkeleydb import db
 
-from atop.errors import (
-    AtopError,
-    Conflict,
-    StoreClosed,
-    StoreDamaged,
-    StoreError,
-    StoreFull,
-    StoreReadOnly,
-    TransactionTooLarge,
-    UnsupportedStore,
+from atop.calls import Calls, Pending, UncertainError, end_transaction
+from atop.environment import (
+    COMMITS,
+    COUNTERS,
+    JOURNAL,
+    LOG,
+    LOG_BUFFER,
+    LOG_FILE,
+    MAX_LOCKS,
+    PAGE_SIZE,
+    TABLES,
+    damaged,
+    explained,
+    free_space,
+    log_problem,
+    page_problem,
 )
+from atop.errors import AtopError, Conflict, StoreFull, TransactionTooLarge
 from atop.indexes import prefix_of
 from atop.records import loads, pack_u64, unpack_u64
 from atop.replicated import Replication
@@ -49,34 +58,20 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Durability = Literal["flushed", "buffered"]
 
-JOURNAL, COMMITS, COUNTERS = "journal", "commits", "counters"
-TABLES = (ITEMS, INDEX, REFERENCES, JOURNAL, COMMITS, COUNTERS, CATALOG)
-
-# The version of everything under data/. A store with a higher one is refused; one with a lower one is brought up.
-FORMAT_VERSION = 1
-FORMAT_KEY = b"\0format"
-
-PAGE_SIZE = 8192
 # One 32nd of the memory there is, within these bounds. It counts as memory of the process, and the kernel caches too.
 SMALLEST_CACHE, LARGEST_CACHE = 8 << 20, 128 << 20
-LOG_BUFFER = 1 << 20
-LOG_FILE = 16 << 20
-# Locks that one transaction may hold, one for each page it touches.
-MAX_LOCKS = 120_000
 # The most operations of one WriteSet: at the worst every one is on a page of its own.
 MAX_OPERATIONS = 1_000_000
 # How much may be logged between checkpoints (bounds recovery), and how long a checkpoint may be put off.
 CHECKPOINT_KIB, CHECKPOINT_MINUTES = 32 << 10, 5
 MAINTENANCE_SECONDS = 1.0
-# Disk space that a commit leaves free: for what is in the cache and in the log's buffer, and for a recovery.
-RESERVE = 24 << 20
-# How long a call waits, in seconds, before it tries again while Berkeley DB replaces the history of a replica.
-LOCKOUT_SECONDS = 0.001
-# How often a call that Berkeley DB ended to break a deadlock is made again before it is an error.
-MAX_DEADLOCKS = 1_000
+# Disk space, in bytes, that a commit leaves free: for new pages that wait in the cache, of which there may be as many
+# as is logged between checkpoints, for the next log file, and for a recovery.
+RESERVE = 48 << 20
 
 ZERO_CHAIN = bytes(32)
 CHAIN_SIZE = 32
+END = b"\xff" * 9  # past every key that begins with an id
 
 
 class Head(NamedTuple):
@@ -86,7 +81,7 @@ class Head(NamedTuple):
     chain: bytes
 
 
-class Engine:
+class Engine(Calls):
     """The database of one store, open. Every method may be called by any thread."""
 
     def __init__(
@@ -97,198 +92,52 @@ class Engine:
         durability: Durability = "flushed",
         replication: Replication | None = None,
     ) -> None:
-        self.path = data
-        self._replication = replication
         self.durability = durability
-        self._cache_size = cache_size or _suitable_cache()
-        self._calls: list[None] = []  # one element for each call under way; append and pop are atomic
-        self._shut = False  # Invariant: while it is set, no call enters Berkeley DB
-        self._opened = threading.Event()
-        self._exclusive_lock = threading.RLock()
-        self._write_lock = threading.RLock()
-        self._flush_lock = threading.Lock()
         # Counts up by one when the application of a commit begins, and again when it has ended: odd in between.
         self.sequence = 0
         self.head = Head(0, ZERO_CHAIN)
         self.last_time = 0  # of the last commit, in microseconds of the hybrid clock
-        self._flushed = 0  # Invariant: commits up to this number are on the disk
-        self._failure: AtopError | None = None
-        self._closed = False
-        self.on_recovery: Callable[[], None] = lambda: None  # called when what was read before may not hold
         self.behind = False  # whether commits have been applied that could not be looked at yet
         # Called with the ids of items that commits made elsewhere have changed, before `sequence` says so.
         self.on_applied: Callable[[list[int]], None] = lambda item_ids: None
-        self._pid = os.getpid()
-        self._due = threading.Event()
-        self._open()
+        # Invariant: set unless `head` may be behind the database, because a commit was broken off (by Ctrl-C).
+        self._in_step = True
+        super().__init__(data, cache_size or _suitable_cache(), replication)
+        self._checkpoint_lock = threading.Lock()
+        self._due, self._ending = threading.Event(), threading.Event()
         self._maintenance = threading.Thread(target=self._maintain, name="atop-maintenance", daemon=True)
         self._maintenance.start()
 
-    # -- opening and closing
-
-    def _open(self) -> None:
-        try:
-            self.path.mkdir(mode=0o700, exist_ok=True)
-            self._env = self._open_environment()
-            try:
-                if self._replication is not None:
-                    self._replication.start(self._env, self.path)
-                self._tables = {name: self._open_table(name) for name in TABLES}
-                self._read_head()
-            except BaseException:
-                self._close_handles()
-                raise
-        except (db.DBError, OSError, MemoryError) as error:
-            raise self._explained(error) from error
-        self._items = self._tables[ITEMS]
-        self._opened.set()
-        if self._replication is not None:
-            self._replication.attach(self)
-
-    @property
-    def _is_replica(self) -> bool:
-        return self._replication is not None and not self._replication.is_master
-
-    def _open_environment(self) -> Any:
-        env = db.DBEnv()
-        env.set_cachesize(0, self._cache_size, 1)
-        env.set_lg_bsize(LOG_BUFFER)
-        env.set_lg_max(LOG_FILE)
-        env.set_lk_max_locks(MAX_LOCKS)
-        env.set_lk_max_objects(MAX_LOCKS)
-        env.set_lk_max_lockers(10_000)
-        env.set_lk_detect(db.DB_LOCK_MINWRITE)
-        env.set_tx_max(1_000)
-        env.set_get_returns_none(2)
-        more = self._replication.configure(env) if self._replication is not None else 0
-        env.open(
-            os.fspath(self.path),
-            more
-            | db.DB_CREATE
-            | db.DB_RECOVER
-            | db.DB_PRIVATE
-            | db.DB_THREAD
-            | db.DB_INIT_MPOOL
-            | db.DB_INIT_LOCK
-            | db.DB_INIT_LOG
-            | db.DB_INIT_TXN,
-            0o600,
-        )
-        return env
-
-    def _open_table(self, name: str) -> Any:
-        table = db.DB(self._env)
-        table.set_flags(db.DB_CHKSUM)
-        table.set_pagesize(PAGE_SIZE)
-        table.set_get_returns_none(2)
-        try:
-            table.open(
-                f"{name}.db",
-                dbtype=db.DB_BTREE,
-                flags=db.DB_AUTO_COMMIT | db.DB_THREAD | (0 if self._is_replica else db.DB_CREATE),
-                mode=0o600,
-            )
-        except (db.DBRepLockoutError, db.DBRepHandleDeadError, db.DBNoSuchFileError):
-            raise
-        except (db.DBError, MemoryError) as error:
-            raise self._explained(error, name) from error
-        return table
+    def _opened(self) -> None:
+        self._read_head()
+        self.sequence += 2
 
     def _read_head(self) -> None:
-        found = self._tables[CATALOG].get(FORMAT_KEY)
-        if found is None:
-            if self._is_replica:
-                raise StoreDamaged(
-                    f"the copy of the store in {self.path.parent} has no format: copy it again", self.path
-                )
-            txn = self._env.txn_begin()
-            self._tables[CATALOG].put(FORMAT_KEY, pack_u64(FORMAT_VERSION), txn)
-            txn.commit()
-        elif unpack_u64(found)[0] > FORMAT_VERSION:
-            raise UnsupportedStore(
-                f"the store {self.path.parent} has format {unpack_u64(found)[0]}, and this version of Atop knows "
-                f"formats up to {FORMAT_VERSION}: update Atop to open it",
-                self.path.parent,
-            )
         cursor = self._tables[JOURNAL].cursor()
         try:
             last = cursor.last()
         finally:
             cursor.close()
         if last is None:
-            self.head, self._flushed = Head(0, ZERO_CHAIN), 0
+            self.head = Head(0, ZERO_CHAIN)
         else:
-            number = unpack_u64(last[0])[0]
-            self.head = Head(number, last[1][:CHAIN_SIZE])
-            stamp = self._tables[COMMITS].get(commit_id_of(last[1]))
-            self.last_time = unpack_u64(stamp, 8)[0] if stamp else 0
-            self._flushed = number
+            if len(last[0]) != 8 or len(last[1]) < CHAIN_SIZE + 8:
+                raise damaged(self.path.parent, "the last record of the journal cannot be read", JOURNAL)
+            self.head = Head(unpack_u64(last[0])[0], last[1][:CHAIN_SIZE])
+            known = self._tables[COMMITS].get(commit_id_of(last[1]))
+            self.last_time = max(self.last_time, unpack_u64(known, 8)[0] if known else 0)
+        self._in_step = True
 
-    def close(self) -> None:
-        """Write everything out and close. May be called again."""
-        if self._closed:
-            return
-        self._closed = True
+    def _before_close(self) -> None:
+        self._ending.set()
         self._due.set()
-        if os.getpid() != self._pid:
-            return  # a forked child: the environment is its parent's
         self._maintenance.join()
-        with self._write_lock, self._alone():
-            try:
-                if self._failure is None:
-                    self._env.log_flush()
-                    self._env.txn_checkpoint(0, 0, db.DB_FORCE)
-                    self._env.log_archive(db.DB_ARCH_REMOVE)
-            except db.DBError as error:
-                # Nothing is lost: the log has it all, and the next open recovers from that.
-                log.warning("closing %s without a checkpoint: %s", self.path, error)
-            self._close_handles()
-
-    def _close_handles(self) -> None:
-        if self._replication is not None:
-            self._replication.stop()
-        for table in getattr(self, "_tables", {}).values():
-            with contextlib.suppress(db.DBError):  # the environment has failed, or the log has it all
-                table.close()
-        with contextlib.suppress(db.DBError):
-            self._env.close()
-
-    def _reopen(self) -> None:
-        """Recover after a failure of Berkeley DB's that closing and opening again mends."""
-        with self._alone():
-            if self._closed:
-                return  # whoever owns the store by now has the environment open
-            self._close_handles()
-            try:
-                self._open()
-            except AtopError as error:
-                self._failure = error
-                raise
-            self.sequence += 2
-            self._failure = None
-            self.on_recovery()
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Let no other call into Berkeley DB in the block, and wait for those that are there to leave."""
-        with self._exclusive_lock:
-            self._opened.clear()
-            self._shut = True
-            while self._calls:
-                time.sleep(0.0001)
-            try:
-                yield
-            finally:
-                self._shut = self._closed
-                self._opened.set()
 
     # -- for replication
 
-    @contextlib.contextmanager
-    def at_rest(self) -> Iterator[None]:
-        """Have nobody in Berkeley DB in the block: no commit is under way, and calls wait. For changes of role."""
-        with self._write_lock, self._alone():
-            yield
+    @property
+    def _is_replica(self) -> bool:
+        return self._replication is not None and not self._replication.is_master
 
     @contextlib.contextmanager
     def applying(self) -> Iterator[None]:
@@ -304,94 +153,42 @@ class Engine:
     def _catch_up(self) -> None:
         """Learn of the commits that came after the head without having been made here. The write lock is held."""
         tables = self._tables
-        try:
-            self._learn_commits()
-            self.behind = False
-        except db.DBRepHandleDeadError:
-            self.behind = True
+        dead = False
+
+        def look() -> None:
+            nonlocal dead
+            try:
+                self._learn_commits()
+                self.behind = False
+            except db.DBRepHandleDeadError:
+                self.behind = dead = True
+            except (db.DBRepLockoutError, db.DBLockDeadlockError):
+                self.behind = True  # it will be possible after more records, or in a moment
+
+        self._call(JOURNAL, look)
+        if dead:
             self._reopen_tables(tables)
-        except (db.DBRepLockoutError, db.DBLockDeadlockError):
-            self.behind = True  # it will be possible after more records, or in a moment
-        except (db.DBError, MemoryError) as error:
-            raise self._failed(error, JOURNAL) from error
 
     def _learn_commits(self) -> None:
-        journal = self._tables[JOURNAL]
         number, chain = self.head
-        if number and (journal.get(pack_u64(number)) or b"")[:CHAIN_SIZE] != chain:
-            self._read_head()  # history was rolled back, or replaced
-            self.on_recovery()
-            return
-        changed: list[int] = []
-        cursor = journal.cursor()
+        # A cursor is refused at once while history is replaced; a plain get would sleep for seconds.
+        cursor = self._tables[JOURNAL].cursor()
         try:
-            pair = cursor.set_range(pack_u64(number + 1))
+            pair = cursor.set(pack_u64(number)) if number else None
+            rewritten = bool(number) and (pair is None or pair[1][:CHAIN_SIZE] != chain)
+            pair = None if rewritten else cursor.set_range(pack_u64(number + 1))
             while pair is not None:
-                _, when, _, changes = loads(pair[1][CHAIN_SIZE + 8 :])
-                changed += [change[1] for change in changes]
+                key, record = pair
+                _, when, _, changes = loads(record[CHAIN_SIZE + 8 :])
+                self.on_applied([change[1] for change in changes])
                 self.last_time = max(self.last_time, when)
-                self.head = Head(unpack_u64(pair[0])[0], pair[1][:CHAIN_SIZE])
+                self.head = Head(unpack_u64(key)[0], record[:CHAIN_SIZE])
                 pair = cursor.next()
         finally:
             cursor.close()
-            if self.head.number != number:
-                self.on_applied(changed)
-
-    def _reopen_tables(self, dead: dict[str, Any]) -> None:
-        """Open the tables again: Berkeley DB has replaced what the handles stood for."""
-        with self._write_lock, self._alone():
-            if self._tables is not dead:
-                return  # another thread has done it
-            fresh: dict[str, Any] = {}
-            try:
-                for name in TABLES:
-                    fresh[name] = self._open_table(name)
-            except db.DBError:  # the files are being replaced: the caller meets that again, and waits
-                dead = fresh
-            else:
-                self._tables, self._items = fresh, fresh[ITEMS]
-            for table in dead.values():
-                with contextlib.suppress(db.DBError):  # a dead handle says once more that it is
-                    table.close()
-        if dead is fresh:
-            time.sleep(LOCKOUT_SECONDS)
-
-    def _enter(self) -> None:
-        """Wait, having found the engine shut, until it is not. Raises what keeps it shut for good."""
-        self._calls.pop()
-        if self._closed or os.getpid() != self._pid:
-            raise StoreClosed(f"the store {self.path.parent} is closed", self.path.parent)
-        if self._failure is not None:
-            raise self._failure
-        self._opened.wait()
-        self._calls.append(None)
-        if self._shut:
-            self._enter()
-
-    def _call(self, table: str, operate: Callable[[], T]) -> T:
-        """Make one call into Berkeley DB: again after a deadlock, with errors explained."""
-        deadlocks = 0
-        while deadlocks < MAX_DEADLOCKS:
-            self._calls.append(None)
-            if self._shut:
-                self._enter()
-            tables = self._tables
-            try:
-                return operate()
-            except db.DBLockDeadlockError:
-                deadlocks += 1
-                continue
-            except db.DBRepLockoutError:  # history is being replaced: there will be one to read, or the store closes
-                time.sleep(LOCKOUT_SECONDS)
-                continue
-            except db.DBRepHandleDeadError:
-                pass
-            except (db.DBError, MemoryError) as error:
-                raise self._failed(error, table) from error
-            finally:
-                self._calls.pop()
-            self._reopen_tables(tables)
-        raise StoreError(f"table {table}: no lock to be had after {MAX_DEADLOCKS} tries: try again", self.path.parent)
+        if rewritten:
+            self._read_head()
+            self.on_recovery()
 
     # -- reading
 
@@ -402,25 +199,26 @@ class Engine:
 
     def get_item(self, key: bytes) -> bytes | None:
         """The record of an item; as `get`, for the most frequent call of all."""
-        self._calls.append(None)
-        if self._shut:
-            self._enter()
+        inside = self._inside
         try:
+            inside.append(None)
+            if self._gate.shut:
+                self._gate.wait_outside()
             return self._items.get(key)  # type: ignore[no-any-return]
-        except db.DBError:
-            pass
+        except (db.DBError, MemoryError):
+            pass  # `get` makes the same call, and deals with what it meets
         finally:
-            self._calls.pop()
+            inside.pop()
         return self.get(ITEMS, key)
 
     def get_items(self, keys: list[bytes]) -> list[bytes | None]:
         """The records of several items, None where there is none."""
 
-        def read() -> list[bytes | None]:
+        def get_all() -> list[bytes | None]:
             get = self._items.get
             return [get(key) for key in keys]
 
-        return self._call(ITEMS, read)
+        return self._call(ITEMS, get_all)
 
     def version(self, item_id: int) -> int | None:
         """The version of an item as committed, or None if there is no such item."""
@@ -516,35 +314,48 @@ class Engine:
                 f"{MAX_OPERATIONS:,}: split it"
             )
         self._check_space(write_set)
-        number = self._commit_here(write_set, before, applied)
+        pending = Pending(write_set.commit_id)
+        number = self._commit_here(write_set, pending, before, applied)
         while number is None:
             if before is not None:
                 before()
             if self._replication is not None and (elsewhere := self._replication.forward(write_set)) is not None:
                 return elsewhere
-            number = self._commit_here(write_set, before, applied)
+            number = self._commit_here(write_set, pending, before, applied)
         if self.durability == "flushed":
-            self.flush(number, write_set)
+            self._flush(pending)
         return number
 
     def _commit_here(
-        self, write_set: WriteSet, before: Callable[[], None] | None, applied: Callable[[], None] | None
+        self,
+        write_set: WriteSet,
+        pending: Pending,
+        before: Callable[[], None] | None,
+        applied: Callable[[], None] | None,
     ) -> int | None:
         """Apply a WriteSet to this database, and return its number; None if that is for the master to do."""
         with self._write_lock:
-            if self._replication is not None and not self._replication.is_master:
+            if self._is_replica:
                 return None
+            if not self._in_step:
+                self._get_in_step()
             if before is not None:
                 before()
             try:
-                number = self._call("", lambda: self._apply(write_set, applied))
-            except (StoreFull, StoreError):
-                number = self._after_failure(write_set)
+                number = self._call(None, lambda: self._apply(write_set, pending, applied), writing=True)
+            except AtopError as error:
+                if not pending.kept:
+                    raise (copy.copy(pending.error) if pending.error and pending.kept is None else error) from error
+                number = pending.number  # a failure came after the commit, and the recovery has found it
+            except BaseException:
+                if not self._in_step:
+                    self._get_in_step()
+                raise
         if not self._due.is_set():
             self._due.set()
         return number
 
-    def _apply(self, write_set: WriteSet, applied: Callable[[], None] | None) -> int:
+    def _apply(self, write_set: WriteSet, pending: Pending, applied: Callable[[], None] | None) -> int:
         commit_key = pack_u64(write_set.commit_id)
         fresh = write_set.base is not None and write_set.base == self.sequence
         txn = self._env.txn_begin()
@@ -553,35 +364,62 @@ class Engine:
                 known = self._tables[COMMITS].get(commit_key, txn=txn)
                 if known is not None:
                     txn.abort()
-                    return int(unpack_u64(known)[0])
+                    self._unflushed.append(pending)  # it may be another call's, which has not flushed it yet
+                    pending.number = int(unpack_u64(known)[0])
+                    return pending.number
                 self._check(write_set, txn)
             for table, operations in write_set.operations.items():
                 if operations:
-                    self._write(self._tables[table], operations, txn)
+                    self._write(table, operations, txn)
             if not fresh:
                 self._check_after(write_set, txn)
             self._count(write_set.counters, txn)
             number = self.head.number + 1
             chain = hashlib.blake2b(self.head.chain + write_set.body, digest_size=CHAIN_SIZE).digest()
             number_key = pack_u64(number)
-            self._tables[JOURNAL].put(number_key, chain + commit_key + write_set.body, txn)
-            self._tables[COMMITS].put(commit_key, number_key + pack_u64(write_set.time), txn)
-        except BaseException:
-            txn.abort()
-            raise
-        self.sequence += 1
-        try:
-            txn.commit(db.DB_TXN_NOSYNC)
-            self.head = Head(number, chain)
-            self.last_time = max(self.last_time, write_set.time)
-            if applied is not None:
-                applied()
-        finally:
+            self._write(JOURNAL, [(number_key, chain + commit_key + write_set.body)], txn)
+            self._write(COMMITS, [(commit_key, number_key + pack_u64(write_set.time))], txn)
+            pending.number, pending.transaction = number, txn.id() & 0xFFFF_FFFF
+            self._unflushed.append(pending)
+            self._in_step = False
             self.sequence += 1
+            try:
+                end_transaction(txn.commit, db.DB_TXN_NOSYNC)
+                self.head = Head(number, chain)
+                self.last_time = max(self.last_time, write_set.time)
+                if applied is not None:
+                    applied()
+                self._in_step = True
+            finally:
+                self.sequence += 1
+        except BaseException as error:
+            self._abort(txn, error)
+            raise
         return number
 
-    @staticmethod
-    def _write(handle: Any, operations: list[tuple[bytes, bytes | None]], txn: Any) -> None:
+    def _abort(self, txn: Any, error: BaseException) -> None:
+        """End a transaction that `error` broke off, so that it holds no lock while the error is looked at."""
+        if isinstance(error, (db.DBRunRecoveryError, UncertainError)):
+            return  # the environment is about to be given up
+        if self._in_step:
+            end_transaction(txn.abort)
+        else:
+            with contextlib.suppress(db.DBError):  # it was committed just before
+                txn.abort()
+
+    def _get_in_step(self) -> None:
+        """Find out how far the database is, after a commit was broken off; what was read before may not hold."""
+
+        def look() -> None:
+            self.sequence += 2
+            self._read_head()
+            self.on_recovery()
+
+        self._call(JOURNAL, look)
+
+    def _write(self, table: str, operations: Sequence[tuple[bytes, bytes | None]], txn: Any) -> None:
+        self._writing = table
+        handle = self._tables[table]
         put, delete = handle.put, handle.delete
         for key, value in operations:
             if value is not None:
@@ -639,37 +477,9 @@ class Engine:
         finally:
             cursor.close()
 
-    def flush(self, number: int, write_set: WriteSet | None = None) -> None:
-        """Return when the commits up to `number` are on the disk. Concurrent calls share one flush."""
-        with self._flush_lock:
-            if self._flushed >= number:
-                return
-            end = self.head.number
-            try:
-                self._call("", self._env.log_flush)
-            except AtopError:
-                if write_set is None:
-                    raise
-                with self._write_lock:
-                    self._after_failure(write_set)
-                return
-            self._flushed = end
-
-    def _after_failure(self, write_set: WriteSet) -> int:
-        """Recover, and tell by the log whether a commit whose writing failed is there; raise why if it is not."""
-        error = self._failure
-        if self._closed:
-            raise error or StoreClosed(f"the store {self.path.parent} is closed", self.path.parent)
-        self._reopen()
-        known = self.get(COMMITS, pack_u64(write_set.commit_id))
-        if known is not None:
-            return int(unpack_u64(known)[0])
-        raise error or StoreError(f"{write_set.label!r} could not be written", self.path.parent)
-
     def _check_space(self, write_set: WriteSet) -> None:
         needed = RESERVE + 4 * write_set.length
-        status = os.statvfs(self.path)
-        free = status.f_bavail * status.f_frsize
+        free = free_space(self.path)
         if free < needed:
             raise StoreFull(
                 f"{write_set.label!r} was not written: the disk of {self.path.parent} has {free >> 20} MiB left and "
@@ -677,98 +487,63 @@ class Engine:
                 self.path.parent,
             )
 
-    # -- errors
-
-    def _failed(self, error: BaseException, table: str) -> AtopError:
-        explained = self._explained(error, table)
-        if isinstance(error, db.DBRunRecoveryError) or isinstance(explained, (StoreFull, StoreDamaged)):
-            self._failure = explained
-        return explained
-
-    def _explained(self, error: BaseException, table: str | None = None) -> AtopError:
-        """An error of Berkeley DB's or the system's, as one of ours."""
-        if isinstance(error, AtopError):
-            return error
-        store = self.path.parent
-        code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
-        if code in (errno.ENOSPC, errno.EDQUOT) or isinstance(error, db.DBNoSpaceError):
-            return StoreFull(f"the disk of {store} is full: make room and try again", store)
-        if code in (errno.EROFS, errno.EACCES, errno.EPERM):
-            return StoreReadOnly(f"{store} cannot be written: check its permissions and its disk", store)
-        if isinstance(error, MemoryError) or code == errno.ENOMEM:
-            return TransactionTooLarge(
-                f"the transaction touches more pages than the {MAX_LOCKS:,} that can be locked at once: split it"
-            )
-        if isinstance(error, db.DBOldVersionError) or code == errno.EINVAL:
-            return UnsupportedStore(f"{store} was written by another version of Berkeley DB: {error}", store)
-        where = f" (table {table})" if table else ""
-        return StoreDamaged(
-            f"the store {store} is damaged{where}: {error}; restore it from a backup (atop restore)",
-            store,
-            table,
-        )
-
     # -- maintenance
 
     def _maintain(self) -> None:
         """Checkpoint and remove logs, once a second at most, while there is something to do."""
-        while not self._closed:
+        trouble = ""
+        while True:
             self._due.wait()
             self._due.clear()
-            if self._closed:
+            if self._ending.is_set():
                 return
             try:
-                if self.durability == "buffered":
-                    self.flush(self.head.number)
+                if self._unflushed and self.durability == "buffered":
+                    with self._flush_lock:
+                        self._flush_log(give_up=False)
                 self.checkpoint(force=False)
+                trouble = ""
             except AtopError as error:
-                log.warning("checkpoint of %s failed: %s", self.path, error)
-            deadline = time.monotonic() + MAINTENANCE_SECONDS
-            while not self._closed and (left := deadline - time.monotonic()) > 0:
-                time.sleep(min(left, 0.05))
+                if str(error) != trouble:  # it is tried again every second, and told once
+                    log.warning("writing out %s failed: %s", self.path, error)
+                trouble = str(error)
+                self._due.set()
+            if self._ending.wait(MAINTENANCE_SECONDS):
+                return
 
     def checkpoint(self, force: bool = True) -> None:
         """Write the cache to the tables, and remove log files that are not needed any more."""
-        flags = db.DB_FORCE if force else 0
-        self._call("", lambda: self._env.txn_checkpoint(CHECKPOINT_KIB, CHECKPOINT_MINUTES, flags))
-        if self._replication is None:
-            self._call("", lambda: self._env.log_archive(db.DB_ARCH_REMOVE))
-        else:
-            self._call("", functools.partial(self._remove_logs, self._replication.log_needed()))
+        kib, minutes = (0, 0) if force else (CHECKPOINT_KIB, CHECKPOINT_MINUTES)
+        with self._checkpoint_lock:
+            self._call(None, lambda: self._environment.checkpoint(kib, minutes))
 
-    def _remove_logs(self, needed: int) -> None:
-        """Remove the log files before number `needed` that recovery has no use for."""
-        for name in sorted(os.fsdecode(name) for name in self._env.log_archive()):
-            if int(name.rpartition(".")[2]) >= needed:
-                break
-            (self.path / name).unlink(missing_ok=True)
+    def settled(self) -> int:
+        """The number up to which commits will still be there after a crash; up to the last, if that may lose some."""
+        head, unflushed = self.head.number, self._unflushed
+        if self.durability == "buffered":
+            return head
+        try:
+            return unflushed[0].number - 1
+        except IndexError:
+            return head
 
     def oldest_commit(self) -> int:
         """The number of the oldest commit that the journal has; one past the head if it is empty."""
-        first = self.pairs(JOURNAL, b"", b"\xff" * 9, 1)
+        first = self.pairs(JOURNAL, b"", END, 1)
         return int(unpack_u64(first[0][0])[0]) if first else self.head.number + 1
 
     def trim_journal(self, first: int, last: int, counters: dict[bytes, int]) -> None:
         """Remove the commits with these numbers from the journal, and count what they no longer hold."""
 
-        def trim() -> None:
-            txn = self._env.txn_begin()
-            try:
-                self._write(self._tables[JOURNAL], [(pack_u64(n), None) for n in range(first, last + 1)], txn)
-                self._count(counters, txn)
-            except BaseException:
-                txn.abort()
-                raise
-            txn.commit()
-
+        gone = [(pack_u64(number), None) for number in range(first, last + 1)]
         with self._write_lock:
             if not self._is_replica:  # the master's trimming gets here by itself
-                self._call(JOURNAL, trim)
+                self._call(JOURNAL, lambda: self._write_alone(JOURNAL, gone, counters), writing=True)
 
     def forget_commit_ids(self, cutoff: int) -> None:
         """Remove the ids of commits made before `cutoff` (microseconds) that the journal has no longer."""
         start, oldest = b"", self.oldest_commit()
-        while pairs := self.pairs(COMMITS, start, b"\xff" * 9, 1_000):
+        while pairs := self.pairs(COMMITS, start, END, 1_000):
             start = pairs[-1][0] + b"\0"
             gone: list[tuple[bytes, bytes | None]] = [
                 (key, None)
@@ -779,24 +554,28 @@ class Engine:
                 with self._write_lock:
                     if self._is_replica:
                         return
-                    self._call(COMMITS, functools.partial(self._write_alone, COMMITS, gone))
+                    self._call(COMMITS, functools.partial(self._write_alone, COMMITS, gone), writing=True)
 
-    def _write_alone(self, table: str, operations: list[tuple[bytes, bytes | None]]) -> None:
+    def _write_alone(
+        self, table: str, operations: Sequence[tuple[bytes, bytes | None]], counters: dict[bytes, int] | None = None
+    ) -> None:
+        """Write to one table, and to counters, in a transaction that is flushed and no commit of the store's."""
         txn = self._env.txn_begin()
         try:
-            self._write(self._tables[table], operations, txn)
-        except BaseException:
-            txn.abort()
+            self._write(table, operations, txn)
+            self._count(counters or {}, txn)
+        except BaseException as error:
+            self._abort(txn, error)
             raise
-        txn.commit()
+        end_transaction(txn.commit, db.DB_TXN_SYNC)
 
     def compact(self) -> int:
         """Give empty pages back to the file system; returns how many bytes of disk that freed."""
         if self._is_replica:
             return 0  # the pages are the same on all devices: they are given back where the master does it
         before = self._size()
-        for table in self._tables.values():
-            self._call("", functools.partial(table.compact, flags=db.DB_FREE_SPACE))
+        for table in TABLES:
+            self._call(table, lambda table=table: self._tables[table].compact(flags=db.DB_FREE_SPACE))  # type: ignore[misc]
         self.checkpoint()
         return max(0, before - self._size())
 
@@ -816,22 +595,54 @@ class Engine:
         return count
 
     def verify_pages(self) -> Iterator[str]:
-        """A line for each table whose pages are damaged. Commits must be kept out meanwhile."""
+        """A line for each table whose pages are damaged, and for the log. Commits must be kept out meanwhile."""
         self.checkpoint()
         for name in TABLES:
-            try:
-                db.DB().verify(os.fspath(self.path / f"{name}.db"))
-            except db.DBError as error:
-                yield f"table {name}: its pages are damaged: {error}"
+            if (problem := page_problem(self.path / f"{name}.db")) is not None:
+                yield f"table {name}: {problem}"
+        if (problem := log_problem(self.path)) is not None:
+            yield f"{LOG}: {problem}"
 
     def backup(self, target: Path) -> None:
-        """Copy the database, as of some moment during the call, into the directory `target`."""
-        self._call("", lambda: self._env.backup(os.fspath(target), db.DB_BACKUP_CLEAN))
+        """Copy the database, as of some moment during the call, into the empty directory `target`.
+
+        Raises:
+            StoreFull, StoreReadOnly, StoreError: `target` cannot be written.
+        """
+        self.checkpoint()  # so that there is little log to copy, and to recover from
+        # Without a checkpoint meanwhile, the last one is older than every page that is copied: an ordinary recovery
+        # brings all of them to the same moment.
+        with self._checkpoint_lock:
+            self._call(None, lambda: self._copy(target))
+
+    def _copy(self, target: Path) -> None:
+        try:
+            self._env.backup(os.fspath(target), db.DB_BACKUP_CLEAN)
+        except db.DBRunRecoveryError:
+            raise
+        except db.DBError as error:
+            raise explained(error, target) from error
 
 
 def commit_id_of(journal_value: bytes) -> bytes:
     """The commit id, as 8 bytes, in a journal record."""
     return journal_value[CHAIN_SIZE : CHAIN_SIZE + 8]
+
+
+__all__ = [
+    "CHAIN_SIZE",
+    "COMMITS",
+    "COUNTERS",
+    "JOURNAL",
+    "LOG_BUFFER",
+    "LOG_FILE",
+    "MAX_LOCKS",
+    "PAGE_SIZE",
+    "TABLES",
+    "Durability",
+    "Engine",
+    "Head",
+]
 
 
 def _suitable_cache() -> int:

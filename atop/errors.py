@@ -145,3 +145,10 @@ class UnsupportedStore(StoreError):
 
 class UnsafePickle(AtopError):
     """A record or message names something other than plain values. It was not executed."""
+
+
+class NoMaster(AtopError):
+    """The device that applies commits cannot be reached, and this one may not take its place. Nothing was written.
+
+    Reading goes on. Try again once another device of the group is reachable.
+    """

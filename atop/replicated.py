@@ -1,7 +1,7 @@
 """What an engine asks of whatever keeps its database equal to those on other devices.
 
 The store knows nothing of networks: it is given an object that does, or none. The engine calls these methods; the
-other direction is `Engine.applying`, `Engine.at_rest` and `Engine.refresh`.
+other direction is `Engine.applying` and `Engine.at_rest`.
 
 The order of locks is: the engine's write lock, its gate, and only then one of the replication's own.
 """

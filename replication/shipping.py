@@ -1,0 +1,371 @@
+"""Shipping the transaction log: Berkeley DB's replication messages, between an environment and whatever carries them.
+
+Berkeley DB decides what to send, and what a message means: generations, elections, verification of the log, rollback
+and full copy are its own. This module hands its messages to an `Outlet`, gives it those that arrive, one batch after
+the other on one thread, and changes its role when told to. What happens is told to a `Listener`.
+
+Promises:
+- What is announced as applied (`Applied`) is on this disk: one flush of the log for each batch.
+- Nothing of ours is inside Berkeley DB when a role changes, so that it does not wait in its steps of a second.
+- After a new master has been found, nothing here is rolled back or replaced before `sync` is called.
+
+Never: a decision about who is master, a call of Berkeley DB's from its own callbacks, an exception out of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from berkeleydb import db
+
+from atop.engine import TABLES, Engine, Head
+from atop.errors import StoreClosed, StoreError
+
+log = logging.getLogger(__name__)
+
+Device = str  # the text of a device's id
+Position = tuple[int, int]  # a place in the log: number of the file, offset in it
+
+SELF = 0  # Berkeley DB's number for this environment; the others get 1, 2, 3 ... as they are first heard of
+# Messages given to Berkeley DB between two flushes of the log: more means fewer flushes and later acknowledgements.
+BATCH_MESSAGES = 512
+# Bytes of messages that may wait to be applied: past this they are dropped, and Berkeley DB asks for them again.
+INBOX_BYTES = 64 << 20
+# How much a master sends for one request before it waits to be asked again, in bytes.
+RESPONSE_LIMIT = 8 << 20
+# How long a replica waits, in microseconds, before it asks for log records that it misses: at first, and at most.
+REQUEST_AFTER, REQUEST_AT_MOST = 4_000, 128_000
+# How long an election waits for the votes of devices that do not answer, in microseconds.
+ELECTION_TIMEOUT = 500_000
+PRIORITY = 100
+# How soon a batch after which the tables could not be read is looked at again, in seconds.
+RETRY_SECONDS = 0.01
+
+
+class Record(NamedTuple):
+    """One message of Berkeley DB's. Only its own kind can read it."""
+
+    control: bytes
+    body: bytes
+
+
+class Outlet(Protocol):
+    """Takes messages away."""
+
+    def ship(self, device: Device | None, record: Record) -> None:
+        """Queue a message for a device, or for all; returns at once, and never raises. Called inside commits."""
+
+
+# -- what a Shipping tells
+
+
+@dataclass(frozen=True)
+class MasterFound:
+    """A device is the master of a new generation. This one's data waits for `sync`, unless it follows already."""
+
+    device: Device
+
+
+@dataclass(frozen=True)
+class Elected:
+    """This device has won an election, and is to become the master."""
+
+
+@dataclass(frozen=True)
+class ElectionNeeded:
+    """Another device asks for an election."""
+
+
+@dataclass(frozen=True)
+class ElectionEnded:
+    """The election that this device called is over; `failed` if it brought no master."""
+
+    failed: bool
+
+
+@dataclass(frozen=True)
+class TwoMasters:
+    """A message has arrived that only another master sends, and this device is one."""
+
+
+@dataclass(frozen=True)
+class InStep:
+    """This replica has what the master had when it began to follow."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Log records are applied, and on the disk; the journal ends at `head`."""
+
+    head: Head
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Berkeley DB has failed, here; `reason` is for people."""
+
+    reason: str
+
+
+Notice = MasterFound | Elected | ElectionNeeded | ElectionEnded | TwoMasters | InStep | Applied | Broken
+
+
+class Shipping:
+    """The replication of one environment. Its methods may be called by any thread but Berkeley DB's callbacks.
+
+    Args:
+        outlet: takes the messages for other devices.
+        listener: is told what happens: called inside Berkeley DB, so it queues and returns.
+        master: whether to begin as the master. That is for a store that no other device has.
+        await_copy: called when the environment has no tables yet; returns when they are there, or raises.
+    """
+
+    def __init__(
+        self,
+        outlet: Outlet,
+        listener: Callable[[Notice], None],
+        *,
+        master: bool,
+        await_copy: Callable[[], None],
+    ) -> None:
+        self.is_master = master  # Invariant: changes only while everything is at rest
+        self.election_timeout = ELECTION_TIMEOUT
+        self._outlet = outlet
+        self._listener = listener
+        self._await_copy = await_copy
+        self._environment: Any = None
+        self._engine: Engine | None = None
+        self._devices: list[Device] = [""]  # by Berkeley DB's number
+        self._numbers: dict[Device, int] = {}
+        self._naming = threading.Lock()
+        self._inbox: deque[tuple[int, Record]] = deque()
+        self._inbox_bytes = 0
+        self._arrived = threading.Event()
+        self._processing = threading.Lock()  # held while messages are processed, and while a role changes
+        self._applier: threading.Thread | None = None
+        self._election: threading.Thread | None = None
+        self.dropped = 0  # messages that arrived and found the inbox full
+
+    # -- as the engine sees it (see atop/replicated.py)
+
+    def configure(self, environment: Any) -> int:
+        """Prepare an environment that is about to be opened; returns the flags to add."""
+        environment.set_flags(db.DB_TXN_NOSYNC, 1)
+        environment.rep_set_transport(SELF, self._send)
+        environment.set_event_notify(self._event)
+        environment.rep_set_config(db.DB_REP_CONF_BULK, 1)
+        environment.rep_set_config(db.DB_REP_CONF_DELAYCLIENT, 1)
+        environment.rep_set_timeout(db.DB_REP_CHECKPOINT_DELAY, 0)
+        environment.rep_set_timeout(db.DB_REP_ELECTION_TIMEOUT, self.election_timeout)
+        environment.rep_set_limit(RESPONSE_LIMIT)
+        environment.rep_set_request(REQUEST_AFTER, REQUEST_AT_MOST)
+        environment.rep_set_priority(PRIORITY)
+        return int(db.DB_INIT_REP)
+
+    def start(self, environment: Any, data: Path) -> None:
+        """Take up an open environment; returns when its tables can be opened."""
+        environment.rep_set_config(db.DB_REP_CONF_NOWAIT, 1)
+        self._inbox.clear()
+        self._inbox_bytes = 0
+        environment.rep_start(db.DB_REP_MASTER if self.is_master else db.DB_REP_CLIENT)
+        self._environment = environment
+        self._applier = threading.Thread(
+            target=self._run, args=(environment,), name="atop-replication-apply", daemon=True
+        )
+        self._applier.start()
+        if not self.is_master and not all((data / f"{name}.db").exists() for name in TABLES):
+            self._await_copy()
+
+    def attach(self, engine: Engine) -> None:
+        """The tables are open: what was applied since they were first read is looked at now."""
+        engine.behind = True
+        self._engine = engine
+        self._arrived.set()
+
+    def stop(self) -> None:
+        """Leave the environment. Threads that wait for the engine's locks, which the caller may hold, find out later."""
+        with self._processing:
+            self._environment = None
+        self._arrived.set()
+        election = self._election
+        if election is not None and election is not threading.current_thread():
+            election.join()
+
+    # -- messages
+
+    def number_of(self, device: Device) -> int:
+        """Berkeley DB's number for a device."""
+        with self._naming:
+            number = self._numbers.get(device)
+            if number is None:
+                number = self._numbers[device] = len(self._devices)
+                self._devices.append(device)
+            return number
+
+    def receive(self, device: Device, record: Record) -> bool:
+        """Queue a message that has arrived from a device; False if the queue is full, and it was dropped."""
+        if self._inbox_bytes > INBOX_BYTES:
+            self.dropped += 1
+            return False
+        self._inbox.append((self._numbers.get(device) or self.number_of(device), record))
+        self._inbox_bytes += len(record.body)
+        if not self._arrived.is_set():
+            self._arrived.set()
+        return True
+
+    def _send(self, environment: Any, control: bytes, body: bytes, lsn: Any, number: int, flags: int) -> int:
+        try:
+            device = None if number == db.DB_EID_BROADCAST else self._devices[number]
+            self._outlet.ship(device, Record(control, body))
+        except Exception:  # it must not get into Berkeley DB, which asks again for what is not delivered
+            log.exception("a log record was not sent")
+            return 1
+        return 0
+
+    def _event(self, environment: Any, event: int, detail: Any) -> None:
+        if event == db.DB_EVENT_REP_NEWMASTER and detail != SELF:
+            self._listener(MasterFound(self._devices[detail]))
+        elif event == db.DB_EVENT_REP_ELECTED:
+            self._listener(Elected())
+        elif event == db.DB_EVENT_REP_STARTUPDONE:
+            self._listener(InStep())
+        elif event == db.DB_EVENT_PANIC:
+            self._listener(Broken("the database has failed"))
+
+    # -- applying
+
+    def _run(self, environment: Any) -> None:
+        while self._environment is environment:
+            if not self._inbox:
+                self._arrived.wait(RETRY_SECONDS if self._is_behind() else None)
+                self._arrived.clear()
+                if not (self._inbox or self._is_behind()):
+                    continue
+            try:
+                self._apply_batch(environment, self._engine)
+            except StoreClosed:
+                return
+            except StoreError as error:
+                self._listener(Broken(str(error)))
+
+    def _is_behind(self) -> bool:
+        return self._engine is not None and self._engine.behind and not self.is_master
+
+    def _apply_batch(self, environment: Any, engine: Engine | None) -> None:
+        if engine is None or self.is_master:
+            self._deliver(environment, self.is_master)
+            return
+        before = engine.head
+        with engine.applying():
+            flushed = self._deliver(environment, False)
+        if flushed or engine.head != before:
+            self._listener(Applied(engine.head))
+
+    def _deliver(self, environment: Any, as_master: bool) -> bool:
+        """Give Berkeley DB what has arrived; returns whether commits were among it, which are then on the disk."""
+        with self._processing:
+            if self._environment is not environment or self.is_master is not as_master:
+                return False  # it has changed while this thread waited for its turn
+            permanent = False
+            for _ in range(min(len(self._inbox), BATCH_MESSAGES)):
+                number, record = self._inbox.popleft()
+                self._inbox_bytes -= len(record.body)
+                permanent |= self._process(environment, number, record)
+            if permanent:
+                environment.log_flush()
+            return permanent
+
+    def _process(self, environment: Any, number: int, record: Record) -> bool:
+        """Give Berkeley DB one message; returns whether it made commits permanent."""
+        try:
+            result = environment.rep_process_message(record.control, record.body, number)[0]
+        except db.DBRunRecoveryError as error:
+            self._listener(Broken(str(error)))
+            return False
+        except db.DBError as error:
+            # A message that cannot be processed is lost as if the link had lost it. Berkeley DB asks again.
+            log.debug("a message of %s was not processed: %s", self._devices[number], error)
+            return False
+        if result == db.DB_REP_HOLDELECTION:
+            self._listener(ElectionNeeded())
+        elif result == db.DB_REP_DUPMASTER:
+            self._listener(TwoMasters())
+        return bool(result == db.DB_REP_ISPERM)
+
+    # -- roles
+
+    @contextlib.contextmanager
+    def _at_rest(self) -> Iterator[Any]:
+        """The environment, with nobody of ours in it."""
+        engine = self._engine
+        with engine.at_rest() if engine is not None else contextlib.nullcontext(), self._processing:
+            if self._environment is None:
+                raise StoreClosed("the store is closed")
+            yield self._environment
+
+    def become_master(self) -> None:
+        """Make this environment the master, of a generation after the last."""
+        if self._engine is not None:
+            with self._engine.applying():
+                pass  # what the last batch brought is known, so that the next commit comes after it
+        with self._at_rest() as environment:
+            environment.rep_start(db.DB_REP_MASTER)
+            self.is_master = True
+
+    def become_replica(self) -> None:
+        """Make this environment a replica; if it is one, ask all devices who the master is, and what was missed."""
+        with self._at_rest() as environment:
+            environment.rep_start(db.DB_REP_CLIENT)
+            self.is_master = False
+
+    def sync(self) -> None:
+        """Follow the master that was found: rolls back, or replaces, what it does not have."""
+        with self._processing:
+            if self._environment is not None:
+                self._environment.rep_sync()
+
+    def elect(self, sites: int, votes: int, priority: int = PRIORITY) -> None:
+        """Hold an election among `sites` devices, of which `votes` must take part; returns at once.
+
+        Its end is told as `ElectionEnded`, after `Elected` or `MasterFound` if it brought a master. Only one at a time.
+        """
+        if self._election is not None and self._election.is_alive():
+            return
+        self._election = threading.Thread(
+            target=self._elect, args=(self._environment, sites, votes, priority), name="atop-election", daemon=True
+        )
+        self._election.start()
+
+    def _elect(self, environment: Any, sites: int, votes: int, priority: int) -> None:
+        failed = False
+        try:
+            environment.rep_set_priority(priority)
+            environment.rep_elect(sites, votes)
+        except db.DBError as error:
+            log.debug("an election failed: %s", error)
+            failed = True
+        self._listener(ElectionEnded(failed))
+
+    # -- figures
+
+    @property
+    def generation(self) -> int:
+        """The generation of masters that this environment is in; 0 if it is closed."""
+        environment = self._environment
+        return int(environment.rep_stat()["gen"]) if environment is not None else 0
+
+    @property
+    def position(self) -> Position:
+        """Where the log ends."""
+        environment = self._environment
+        if environment is None:
+            return (0, 0)
+        found = environment.log_stat()
+        return (int(found["cur_file"]), int(found["cur_offset"]))
