@@ -3,12 +3,13 @@
 Pure: bytes in, values out. A message on the wire ("body") is
 
     byte 0          kind: 0 a log message, 1 any other; 128 is added where a route follows
-    8 bytes         only with a route: tag of the origin (u32) and of the destination (u32), big-endian
+    64 bytes        only with a route: id of the origin's device, id of the destination's
     the rest        kind 0: flags (u32), length of the control bytes (u32), control bytes, record bytes
                     kind 1: a msgpack array: the number of the message type, then its fields in order
 
-A message without a route is from the device at the other end of the link, which the handshake has proven, and meant
-for this one. With a route it passes through a third device: `next_hop` says what becomes of it.
+Devices are named by the 32 bytes of their id (`DeviceId.digest`). A message without a route is from the device at
+the other end of the link, which the handshake has proven, and meant for this one. With a route it passes through a
+third device: `next_hop` says what becomes of it.
 
 Versions. A HELLO names the newest and the oldest version that its sender speaks; the link speaks the older of the two
 newest ones, or closes if that is older than either side's oldest. Within a version every message has exactly these
@@ -60,7 +61,7 @@ MAX_ROWS: Final = 1_000_000  # of one kind in a commit: as many as the engine ap
 MAX_COUNT_CHANGE: Final = 2**40  # by which one commit can move a counter
 
 _LOG, _STRUCTURED, _ROUTED = 0, 1, 0x80
-_route = struct.Struct(">II")
+_route = struct.Struct(f"{DIGEST_BYTES}s{DIGEST_BYTES}s")
 _log_header = struct.Struct(">II")
 
 Tag = Annotated[int, Meta(ge=0, le=MAX_TAG)]
@@ -137,10 +138,10 @@ class Role(Enum):
 
 
 class Route(NamedTuple):
-    """Where a message that passes through a third device comes from and goes to: tags of devices."""
+    """Where a message that passes through a third device comes from and goes to: ids of devices."""
 
-    origin: int
-    destination: int
+    origin: bytes
+    destination: bytes
 
 
 class Lsn(NamedTuple):
@@ -177,7 +178,12 @@ class Hello(_Message, frozen=True, tag=1, forbid_unknown_fields=False):
 
 
 class Ready(_Message, frozen=True, tag=2, forbid_unknown_fields=False):
-    """Sent after HELLO by the device with the lower id, which decides: of all links between the two, this one."""
+    """Sent after HELLO by the device with the lower id, which decides: of all links between the two, this one.
+
+    `number` grows: of several links that were READY, the one with the highest is meant.
+    """
+
+    number: U63
 
 
 class Goodbye(_Message, frozen=True, tag=3, forbid_unknown_fields=False):
@@ -263,17 +269,17 @@ class Refused(_Message, frozen=True, tag=10):
 class Status(_Message, frozen=True, tag=11):
     """How the sender stands; sent when a link is new, and when it changes.
 
-    `master` is the tag of the master it follows (or is), `number` and `chain` the head of its journal, `reachable`
-    the tags of the devices that it has links to, and so can pass messages on to.
+    `master` is the id of the master it follows (or is), `number` and `chain` the head of its journal, `reachable`
+    the ids of the devices that it has links to, and so can pass messages on to.
     """
 
     role: Role
     generation: U32
-    master: Tag | None
+    master: Hash | None
     priority: U32
     number: U63
     chain: Hash
-    reachable: Annotated[list[Tag], Meta(max_length=MAX_MEMBERS)]
+    reachable: Annotated[list[Hash], Meta(max_length=MAX_MEMBERS)]
 
 
 class Member(_Message, frozen=True):
@@ -282,7 +288,7 @@ class Member(_Message, frozen=True):
     public_key: PublicKey
     name: Name
     tag: Tag
-    added_by: Tag | None
+    added_by: Hash | None
     revoked_at: U63 | None
 
 
@@ -299,7 +305,7 @@ class Elect(_Message, frozen=True, tag=13):
     """
 
     generation: U32
-    winner: Tag
+    winner: Hash
 
 
 Structured = Hello | Ready | Goodbye | Ping | Pong | Gap | Ack | Commit | Committed | Refused | Status | Members | Elect
@@ -348,7 +354,7 @@ def judge(body: Readable, *, greeted: bool = True) -> Incoming:
         if len(view) < _route.size:
             raise MessageRefused("a message was cut within its route")
         route = Route(*_route.unpack_from(view))
-        if max(route) > MAX_TAG or route.origin == route.destination:
+        if route.origin == route.destination:
             raise MessageRefused("a message has a route that leads nowhere")
         kind, view = kind & ~_ROUTED, view[_route.size :]
     if kind == _LOG:
@@ -408,10 +414,10 @@ def _check_name(name: str) -> None:
         raise MessageRefused("a device name that cannot be shown") from None
 
 
-def next_hop(route: Route, own: int, sender: int) -> int:
-    """The tag of the device that a routed message goes to next: `own` if it has arrived.
+def next_hop(route: Route, own: bytes, sender: bytes) -> bytes:
+    """The id of the device that a routed message goes to next: `own` if it has arrived.
 
-    `sender` is the tag of the device at the other end of the link it came by. Messages are passed on once: by the
+    `sender` is the id of the device at the other end of the link it came by. Messages are passed on once: by the
     device that got it from its origin. Raises MessageRefused for a route that no device of ours makes.
     """
     if route.origin == own or route.destination == sender:
