@@ -280,6 +280,24 @@ def test_what_a_format_cannot_hold_is_named_or_refused(store: Store, tmp_path: P
         export_pool(store, "absent", tmp_path / "a.vcf")
 
 
+def test_an_item_with_an_attribute_of_a_wrong_type_does_not_stop_an_export(store: Store, tmp_path: Path) -> None:
+    pool = open_pool(store, "contact")
+    with store.transaction():
+        pool.add(Contact(store, name="Ada", emails=[5]))
+        pool.add(Contact(store, name="Charles"))
+    report = export_pool(store, "contacts", tmp_path / "a.vcf")
+    assert (report.written, report.left_out_count) == (1, 1)
+    assert "cannot be written" in report.left_out[0][1]
+
+
+def test_an_export_whose_values_are_of_wrong_types_does_not_go_in(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    header = '{"atop_export": 1, "pool": "contacts", "origin": "o"}'
+    path.write_text(f'{header}\n{{"type": "pim.Contact", "id": 1, "attributes": {{"name": "Ada", "emails": 5}}}}\n')
+    report = import_file(store, path)
+    assert [skipped.reason for skipped in report.skipped] == ["its emails is a int, not a list"]
+
+
 def test_an_empty_pool_is_a_file_without_items(store: Store, other: Store, tmp_path: Path) -> None:
     open_pool(store, "contact")
     for name in ("a.vcf", "a.csv", "a.jsonl", "a.ics"):

@@ -178,6 +178,26 @@ def test_converting_to_a_zone_keeps_the_instant(wall: datetime.datetime, name: s
             assert zone.convert(instant) == instant
 
 
+@given(st.datetimes(datetime.datetime(1971, 1, 1), datetime.datetime(2036, 1, 1)))
+def test_converting_to_an_iana_zone_gives_its_reading(wall: datetime.datetime) -> None:
+    instant = wall.replace(tzinfo=UTC)
+    expected = instant.astimezone(zoneinfo.ZoneInfo("America/New_York"))
+    assert Zone("America/New_York").convert(instant).replace(tzinfo=None) == expected.replace(tzinfo=None, fold=0)
+
+
+@pytest.mark.parametrize("stamp", ["00010101T000000+1400", "99991231T235959-1400", "00010101T000000Z"])
+def test_the_ends_of_time_are_read(event: Make, stamp: str) -> None:
+    zone = ("TZID=Asia/Tokyo:", "TZID=Harbour Time:", "TZID=America/New_York:")
+    for name in zone:
+        event(
+            f"DTSTART;{name}{stamp[:15]}",
+            f"LAST-MODIFIED:{stamp}",
+            f"EXDATE:{stamp[:15]}Z",
+            "DURATION:P1D",
+            zones=HARBOUR,
+        )
+
+
 def test_utc_floating_and_whole_days(event: Make) -> None:
     utc = event("DTSTART:20240705T090000Z")
     floating = event("DTSTART:20240705T090000")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import importlib.util
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -347,6 +349,23 @@ def test_a_file_of_no_known_format_is_refused_and_the_store_untouched(store: Sto
     with pytest.raises(FileNotFoundError):
         import_file(store, path.with_name("absent"))
     assert commits(store) == before
+
+
+def test_a_folder_has_no_format_of_its_own(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(UnknownFormat, match="is a folder"):
+        import_file(store, tmp_path, kind="vcard")
+
+
+def test_a_pipe_can_be_imported(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    octets = "\r\n".join(["BEGIN:VCALENDAR", *event("1", "Lunch"), "BEGIN:VEVENT", "END:VCALENDAR"]).encode()
+    writer = threading.Thread(target=path.write_bytes, args=(octets,))
+    writer.start()
+    report = import_file(store, path)
+    writer.join()
+    assert counts(report) == (1, 0, 0, 1)
+    assert report.skipped[0].path == str(path)
 
 
 # ------------------------------------------------------------------------------------ what is skipped

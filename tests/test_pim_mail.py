@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import io
 import mailbox
+import zlib
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,32 @@ def test_no_field_makes_the_addresses_fail(field: str) -> None:
 def test_many_open_quotes_take_no_time() -> None:
     split_addresses('"\\' * 200_000, 10)
     split_addresses('("' * 200_000, 10)
+
+
+def test_a_character_cut_in_two_by_encoded_words_is_whole_again() -> None:
+    assert header_text("=?utf-8?B?R3LDvMM=?= =?UTF-8?B?n2U=?=") == "Grüße"
+    assert header_text("a =?utf-8?q?b_c?= d =?utf-8?q?e?=\r\n =?utf-8?q?f?= 山") == "a b c d ef 山"
+
+
+def test_names_that_were_never_encoded_are_read() -> None:
+    state = message(
+        "From: Jörg <j@m>".encode(),
+        b"Content-Type: application/pdf",
+        'Content-Disposition: attachment; filename="Übersicht.pdf"'.encode("latin-1"),
+        body=b"%PDF",
+    )
+    assert state["sender"] == "Jörg <j@m>"
+    assert state["attachments"][0].name == "Übersicht.pdf"
+
+
+@pytest.mark.parametrize(
+    "charset", ["zlib", "bz2", "hex", "base64", "rot13", "punycode", "idna", "unicode-escape", "\0"]
+)
+def test_codecs_of_python_are_no_charsets(charset: str) -> None:
+    body = zlib.compress(b"x" * 1_000_000) if charset == "zlib" else b"\\x41" * 20_000
+    state = message("Subject: a", f"Content-Type: text/plain; charset={charset}", body=body)
+    assert len(state["text"]) <= len(body)
+    assert state["text"].count("A") < 1_000
 
 
 def test_who_when_and_in_reply_to_what() -> None:

@@ -202,6 +202,12 @@ def test_a_line_that_is_no_property_goes_on_with_the_one_before() -> None:
     )
 
 
+@pytest.mark.parametrize("stamp", ["00010101T000000+1400", "99991231T235959-1400", "20240230T000000Z", "never"])
+def test_a_time_that_is_none_is_kept_as_it_is_written(stamp: str) -> None:
+    state = card("FN:Ada", f"REV:{stamp}")
+    assert (state["revised"] is None) == (state["properties"] == [{"name": "REV", "value": stamp}])
+
+
 def test_a_card_without_a_name_is_called_by_what_it_has() -> None:
     assert card("N:Lovelace;Ada;;;")["name"] == "Ada Lovelace"
     assert card("ORG:Analytical Engines;Mills")["name"] == "Analytical Engines"

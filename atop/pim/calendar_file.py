@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from atop.pim.components import Component, read_components
 from atop.pim.contentline import parse_record, unescape
 from atop.pim.ical import as_text, blank_event, read_event, read_note
-from atop.pim.incoming import MAX_RECORD_BYTES, Broken, Record, fingerprint, hashed_uid
+from atop.pim.incoming import MAX_RECORD_BYTES, RECORD_ERRORS, Broken, Record, fingerprint, hashed_uid, reason_of
 from atop.pim.lines import LineFile, Watch
 from atop.pim.zones import Zone, find_zone
 
@@ -181,8 +181,8 @@ class _Reader:
         """What one component gives."""
         try:
             found = self._read(component)
-        except ValueError as error:
-            found = Broken(component.line, str(error))
+        except RECORD_ERRORS as error:
+            found = Broken(component.line, reason_of(error))
         if found is not None:
             yield found
         yield from self._broken_overrides
@@ -230,8 +230,8 @@ class _Reader:
         lines = [line + b"\n" for line in exception.octets.split(b"\n")]
         try:
             state = read_event(lines, self._zones.find(exception.calendar), series)
-        except ValueError as error:
-            self._broken_overrides.append(Broken(exception.line, str(error)))
+        except RECORD_ERRORS as error:
+            self._broken_overrides.append(Broken(exception.line, reason_of(error)))
             return
         if exception.method == "CANCEL":
             state["status"] = "CANCELLED"

@@ -26,6 +26,7 @@ from atop import File, Item, Pool, Store
 from atop.errors import NoSuchFile, UnknownFormat
 from atop.pim.cells import MORE_HEADING, TYPE_HEADING, Column, columns_of, write_cell
 from atop.pim.ical_out import CalendarWriter
+from atop.pim.incoming import RECORD_ERRORS, reason_of
 from atop.pim.items import Contact, Event, Note
 from atop.pim.jsonl import file_lines, header_line, item_line
 from atop.pim.report import MAX_NAMED, Progress
@@ -141,8 +142,10 @@ class _Writer:
         for number, item in enumerate(self._pool):
             if progress is not None and number % 200 == 0:
                 progress(min(number, total), total)
-            if self.item(item, stream):
-                self.report.written += 1
+            try:
+                self.report.written += self.item(item, stream)
+            except RECORD_ERRORS as error:  # an attribute of another type than its class says
+                self.report.leave_out(item, f"cannot be written: {reason_of(error)}")
         if not self.report.written and self.report.left_out:
             raise UnknownFormat(f"no item of {self._pool.name!r} can be written: each {self.report.left_out[0][1]}")
         self.finish(stream)
@@ -175,7 +178,7 @@ class _Writer:
             return [new for new, old in zip(kept, value, strict=True) if new is not None or old is None]
         if isinstance(value, dict):
             kept_items = {key: self._available(item, name, inner) for key, inner in value.items()}
-            if "property" in value and kept_items["file"] is None:  # an entry of `Contact.files`
+            if "property" in value and kept_items.get("file") is None:  # an entry of `Contact.files`
                 return None
             return {key: new for key, new in kept_items.items() if new is not None or value[key] is None}
         return value

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from atop.pim.contentline import ContentLine, format_line, parse_record, split_texts, unescape
-from atop.pim.times import UTC, parse_date, parse_timestamp, parse_wall_time
+from atop.pim.times import UTC, in_utc, parse_date, parse_timestamp, parse_wall_time
 from atop.pim.vcard import TECHNICAL, read_content
 from atop.pim.zones import FLOATING_ZONE, UTC_ZONE, Zone, add_duration
 
@@ -260,7 +260,7 @@ class _Event:
         moment = parse_timestamp(line.value.strip())
         if moment is None:
             return False
-        self.state[INSTANTS[line.name]] = moment.astimezone(UTC)
+        self.state[INSTANTS[line.name]] = in_utc(moment)
         return True
 
     def _uid(self, line: ContentLine) -> bool:
@@ -406,7 +406,7 @@ def read_note(lines: list[bytes]) -> dict[str, Any]:
         elif name == "CATEGORIES":
             tags.update(dict.fromkeys(split_texts(line.value)))
         elif name in ("CREATED", "LAST-MODIFIED") and once and (moment := parse_timestamp(text.strip())):
-            state[INSTANTS[name]] = moment.astimezone(UTC)
+            state[INSTANTS[name]] = in_utc(moment)
         elif name == "DTSTART" and once and (day := parse_date(text.strip())):
             state["day"] = day
             if parse_wall_time(text.strip()) is not None:  # a time of day, which `day` cannot hold

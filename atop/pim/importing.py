@@ -13,6 +13,8 @@ program that wrote it, DTSTAMP, the encodings).
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import BinaryIO
 from atop import File, FileInfo, Item, Store
 from atop.errors import NoSuchFile, UnknownFormat
 from atop.pim.calendar_file import read_calendar
-from atop.pim.incoming import Broken, Record
+from atop.pim.incoming import RECORD_ERRORS, Broken, Record, reason_of
 from atop.pim.intake import Intake
 from atop.pim.jsonl import JsonLines, read_references
 from atop.pim.lines import LineFile, Watch
@@ -65,15 +67,27 @@ def import_file(
     with closing(Intake(store, report, on_skip)) as intake:
         importer = _Importer(store, intake, progress)
         if source.is_dir():
+            if kind not in (None, "maildir"):
+                raise UnknownFormat(f"{source} is a folder: leave the format out, each file in it has its own")
             importer.take_folder(source)
+        elif not source.is_file():  # a pipe, which cannot be read twice
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder) / source.name
+                with source.open("rb") as stream, copy.open("wb") as target:
+                    shutil.copyfileobj(stream, target)
+                importer.take_file(copy, _format_of(copy, kind), source)
         else:
-            found = kind or sniff(source)
-            if found is None or found == "maildir":
-                raise UnknownFormat(
-                    f"{source} is of no format that can be imported ({', '.join(FORMATS)}): if it is one, say which"
-                )
-            importer.take_file(source, found)
+            importer.take_file(source, _format_of(source, kind), source)
     return report
+
+
+def _format_of(path: Path, kind: Format | None) -> Format:
+    found = kind or sniff(path)
+    if found is None or found == "maildir":
+        raise UnknownFormat(
+            f"{path} is of no format that can be imported ({', '.join(FORMATS)}): if it is one, say which"
+        )
+    return found
 
 
 class _Importer:
@@ -84,15 +98,15 @@ class _Importer:
         self._intake = intake
         self._progress = progress
 
-    def take_file(self, path: Path, kind: Format) -> None:
-        """Import one file, reporting how much of it is read."""
+    def take_file(self, path: Path, kind: Format, called: Path) -> None:
+        """Import one file, reporting how much of it is read. `called` is what reports call it."""
         total = path.stat().st_size
 
         def watch(position: int) -> None:
             if self._progress is not None:
                 self._progress(min(position, total), total)
 
-        self._take(path, kind, watch)
+        self._take(path, kind, watch, called)
         self._intake.flush()
         watch(total)
 
@@ -118,13 +132,13 @@ class _Importer:
             return
         kind = sniff(path)
         if kind is not None:
-            self._take(path, kind, None)
+            self._take(path, kind, None, path)
         else:
             self._intake.begin(str(path), "", "")
             self._intake.add(Broken(0, "is of no format that can be imported"))
 
-    def _take(self, path: Path, kind: Format, watch: Watch | None) -> None:
-        self._intake.begin(str(path), path.stem if kind == "mbox" else "", path.stem)
+    def _take(self, path: Path, kind: Format, watch: Watch | None, called: Path) -> None:
+        self._intake.begin(str(called), path.stem if kind == "mbox" else "", path.stem)
         if kind == "jsonl":
             self._take_export(path, watch)
         elif kind == "icalendar":
@@ -183,8 +197,8 @@ def _message_of(found: RawMessage | Broken) -> Record | Broken:
         return found
     try:
         return read_message(found)
-    except ValueError as error:
-        return Broken(found.line, str(error))
+    except RECORD_ERRORS as error:
+        return Broken(found.line, reason_of(error))
 
 
 def files_below(folder: Path, name: str = "", depth: int = 0) -> Iterator[tuple[Path, tuple[str, ...], str | None]]:

@@ -19,6 +19,16 @@ MAX_RECORD_BYTES = 64 * 1024 * 1024
 MAX_RECORD_LINES = 1_500_000
 
 
+# What reading one record may raise: ValueError where a reader knows what is wrong, the others where odd data surprises
+# it. In either case the record is reported, and the next one read.
+RECORD_ERRORS = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError)
+
+
+def reason_of(error: Exception) -> str:
+    """What a report says of one of these errors."""
+    return str(error) if isinstance(error, ValueError) else f"cannot be read ({type(error).__name__}: {error})"
+
+
 class Readable(Protocol):
     """What the writers need of a File: a `Content` does as well."""
 

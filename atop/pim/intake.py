@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
+from pathlib import PurePath
 from typing import Any, Literal
 
 from atop import Item, Pool, Store
@@ -80,6 +81,7 @@ class Intake:
         self._batch: list[Record] = []
         self._bytes = 0
         self._pools: dict[tuple[Kind, str], Pool] = {}  # by kind of record, and name for "item"
+        self._here: dict[tuple[Kind, str], Any] = {}  # the items of the batch that is being put in, by uid; or None
         self._seen = _Seen()
 
     def begin(self, path: str, folder: str, pool_name: str) -> None:
@@ -128,7 +130,7 @@ class Intake:
     def _put(self, batch: list[Record]) -> None:
         """One transaction; where that fails, each half of it, down to the record that is to blame."""
         try:
-            outcomes = self._store.transact(self._take_all, batch, label=f"import {batch[0].path}")
+            outcomes = self._store.transact(self._take_all, batch, label=f"import {PurePath(batch[0].path).name}")
         except RECORD_ERRORS as error:
             if len(batch) == 1:
                 self._skip(batch[0].line, f"{batch[0].name!r} cannot be stored: {error}", batch[0].path)
@@ -149,11 +151,14 @@ class Intake:
     def _take_all(self, batch: list[Record]) -> list[tuple[str, int]]:
         """For each record what became of it and the item's id, or why it is skipped and 0."""
         outcomes: list[tuple[str, int]] = []
+        # All are looked up before the first is changed: after that, each query would have to work out the index
+        # entries of all that is new in this transaction.
+        self._here = {(r.kind, r.uid): _find(self._pools[r.kind, ""], r.uid) for r in batch if r.kind != "item"}
         for record in batch:
             try:
                 take = self._takers[record.kind]
                 if record.type_name and record.kind != "item":  # of an export: all that is to be known of the item
-                    take = Intake._take_plain
+                    take = Intake._take_exported
                 outcome, item = take(self, record, self._pools[record.kind, record.pool])
                 outcomes.append((outcome, item.item_id))
             except Refused as refusal:
@@ -176,7 +181,7 @@ class Intake:
 
     def _take_plain(self, record: Record, pool: Pool) -> tuple[Outcome, Item]:
         """A contact or note, or any record of an export."""
-        here = _find(pool, record.uid)
+        here = self._find(record, record.uid)
         if here is None:
             return self._create(record, pool, record.state)
         if here.fingerprint == record.fingerprint:
@@ -187,12 +192,20 @@ class Intake:
         if record.repeated and not revisions.is_newer(_Attributes(here), record):
             # Two records of one file that share a UID and differ: neither may overwrite the other.
             uid = f"{record.uid}#{record.fingerprint.hex()[:12]}"
-            here = _find(pool, uid)
+            here = self._find(record, uid)
             return ("unchanged", here) if here is not None else self._create(record, pool, {**record.state, "uid": uid})
         return self._update(here, record, record.state)
 
+    def _take_exported(self, record: Record, pool: Pool) -> tuple[Outcome, Item]:
+        """A contact, event, message or note of an export, whose attributes may be of any type."""
+        for name, default in CLASSES[record.kind]._defaults.items():
+            value = record.state.get(name, default)
+            if type(default) in (str, bool, int, list, dict) and type(value) is not type(default):
+                raise Refused(f"its {name} is a {type(value).__name__}, not a {type(default).__name__}")
+        return self._take_plain(record, pool)
+
     def _take_event(self, record: Record, pool: Pool) -> tuple[Outcome, Item]:
-        here = _find(pool, record.uid)
+        here = self._find(record, record.uid)
         if here is None:
             if not record.patch:
                 return self._create(record, pool, record.state)
@@ -203,8 +216,9 @@ class Intake:
             return "unchanged", here
         attributes = _Attributes(here)
         if record.patch:
-            record.fingerprint = here.fingerprint
-            return self._update(here, record, revisions.patched(attributes, record))
+            return self._update(
+                here, record, {**revisions.patched(attributes, record), "fingerprint": here.fingerprint}
+            )
         older = revisions.why_older(attributes, record)
         if older:
             raise Refused(older)
@@ -216,20 +230,19 @@ class Intake:
         return self._update(here, record, state)
 
     def _take_message(self, record: Record, pool: Pool) -> tuple[Outcome, Item]:
-        state = record.state
-        here = _find(pool, record.uid)
+        state, uid = record.state, record.uid
+        here = self._find(record, uid)
         if here is not None and here.digest != state["digest"]:  # another message with this Message-ID
-            state["uid"] = f"{record.uid}#{state['digest'].hex()}"
-            here = _find(pool, state["uid"])
+            uid = f"{uid}#{state['digest'].hex()}"
+            here = self._find(record, uid)
         if here is None:
-            return self._create(record, pool, {**state, "folder": record.folder})
+            return self._create(record, pool, {**state, "uid": uid, "folder": record.folder})
         if here.fingerprint == record.fingerprint:
             return "unchanged", here
-        changes = {}
-        for name in ("flags", "labels"):  # a copy elsewhere adds to what is known
-            joined = [*here.attributes[name], *(v for v in state[name] if v not in here.attributes[name])]
-            changes[name] = sorted(joined) if name == "flags" else joined
-        return self._update(here, record, changes)
+        # A copy elsewhere adds to what is known.
+        flags = sorted({*here.flags, *state["flags"]})
+        labels = list(dict.fromkeys([*here.labels, *state["labels"]]))
+        return self._update(here, record, {"flags": flags, "labels": labels})
 
     def _take_item(self, record: Record, pool: Pool) -> tuple[Outcome, Item]:
         """An item of another class."""
@@ -266,12 +279,20 @@ class Intake:
         "item": _take_item,
     }
 
+    def _find(self, record: Record, uid: str) -> Any:
+        """The item of the record's kind that has this uid, or None."""
+        key = (record.kind, uid)
+        if key not in self._here:
+            self._here[key] = _find(self._pools[record.kind, ""], uid)
+        return self._here[key]
+
     def _create(self, record: Record, pool: Pool, state: Mapping[str, Any]) -> tuple[Outcome, Item]:
         cls = CLASSES[record.kind]
         values = {name: self._live(value) if name in HOLDERS else value for name, value in state.items()}
         values |= dict.fromkeys(record.references)
         item = cls(self._store, **{**values, "fingerprint": record.fingerprint})
         pool.add(item)
+        self._here[record.kind, state["uid"]] = item
         return "added", item
 
     def _update(self, item: Item, record: Record, state: Mapping[str, Any]) -> tuple[Outcome, Item]:
@@ -284,10 +305,10 @@ class Intake:
         }
         if not changes:
             return "unchanged", item
+        if record.kind != "item":
+            changes.setdefault("fingerprint", state.get("fingerprint", record.fingerprint))
         for name, value in changes.items():
             setattr(item, name, self._live(value) if name in HOLDERS else value)
-        if record.kind != "item":
-            item.fingerprint = record.fingerprint
         return "updated", item
 
     def _live(self, value: Any) -> Any:
@@ -333,7 +354,7 @@ class Intake:
             return bool(changes)
 
         try:
-            changed = self._store.transact(assign, label=f"import {self._path}")
+            changed = self._store.transact(assign, label=f"import {PurePath(self._path).name}")
         except RECORD_ERRORS as error:
             losses.append(f"its references cannot be stored: {error}")
             changed = False

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, BinaryIO, cast
 
 from atop import File
-from atop.pim.incoming import Broken, Record, fingerprint, hashed_uid
+from atop.pim.incoming import RECORD_ERRORS, Broken, Record, fingerprint, hashed_uid, reason_of
 from atop.pim.items import KINDS
 from atop.pim.lines import decode
 from atop.pim.table import attribute_name
@@ -101,8 +101,8 @@ class JsonLines:
             return None
         try:
             return self._read(number, line)
-        except ValueError as error:
-            return Broken(number, f"is no line of an export: {error}")
+        except RECORD_ERRORS as error:
+            return Broken(number, f"is no line of an export: {reason_of(error)}")
 
     def _read(self, number: int, line: bytes) -> Record | None:
         entry = loads(decode(line))

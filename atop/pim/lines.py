@@ -10,6 +10,7 @@ passed on as they are, since the record they belong to may name its encoding.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,9 @@ CHUNK_BYTES = 256 * 1024
 
 # Lines between two calls of what watches the reading: a fraction of a second's work.
 WATCH_LINES = 1_000
+
+# Codecs of Python that are no charsets of files, and take long or give what was not written.
+NOT_CHARSETS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape"})
 
 Watch = Callable[[int], None]
 
@@ -153,11 +157,7 @@ def decode(data: bytes, charset: str | None = None) -> str:
     they named nothing; what no character stands for becomes U+FFFD.
     """
     for name in (charset, "utf-8", "cp1252"):
-        if name:
-            try:
-                text = codecs.decode(data, name)
-            except (LookupError, ValueError):  # unknown charset, or bytes that it does not allow
-                continue
-            if isinstance(text, str):  # some codecs, such as "hex", give bytes
-                return text
+        if name and name.lower().replace("-", "_") not in NOT_CHARSETS:
+            with contextlib.suppress(LookupError, ValueError):  # unknown charset, or bytes that it does not allow
+                return data.decode(name)  # which refuses codecs that are none of text, such as "zlib"
     return data.decode("utf-8", "replace")

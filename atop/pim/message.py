@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import email.header
 import email.utils
 import re
-from email.errors import HeaderParseError
 from email.message import Message as Mail
 from email.parser import BytesParser
-from email.policy import compat32
+from email.policy import Compat32
 from hashlib import blake2b
 from typing import Any
 
 from atop.pim.addresses import split_addresses
+from atop.pim.header_words import decode_words
 from atop.pim.incoming import Content, Record, fingerprint, hashed_uid
 from atop.pim.lines import decode
 from atop.pim.mailbox_file import RawMessage
@@ -53,9 +52,16 @@ _SPACES = re.compile(r"\s+")
 _HEAD_END = re.compile(rb"\n\r?\n")
 _FOLD = re.compile(r"\r?\n[ \t]?")
 _QUOTED_FROM = re.compile(r"^>+(?=From )", re.MULTILINE)
-_ENCODED_WORDS = re.compile(r"=\?[^?\s]+\?[BbQq]\?")
 
-_parser = BytesParser(policy=compat32)
+
+class _Raw(Compat32):
+    """The policy that gives header fields as they were written, where the usual one replaces what is not ASCII."""
+
+    def header_fetch_parse(self, name: str, value: str) -> str:
+        return value
+
+
+_parser = BytesParser(policy=_Raw())
 
 
 def blank() -> dict[str, Any]:
@@ -123,17 +129,9 @@ def _parse(octets: bytes) -> Mail:
     return _parser.parsebytes(octets, headersonly=True)
 
 
-def header_text(value: object) -> str:
+def header_text(value: str) -> str:
     """A header field as text: encoded words and raw 8-bit characters decoded, folding undone; never fails."""
-    text = _FOLD.sub(" ", _raw_text(str(value))).strip()
-    if "=?" not in text or not _ENCODED_WORDS.search(text):
-        return text
-    try:
-        parts = email.header.decode_header(text)
-    except (HeaderParseError, ValueError):
-        return text
-    decoded = [part if isinstance(part, str) else decode(part, charset) for part, charset in parts]
-    return _SPACES.sub(" ", "".join(decoded)).strip()
+    return decode_words(_FOLD.sub(" ", _raw_text(value))).strip()
 
 
 def _raw_text(text: str) -> str:
@@ -163,7 +161,7 @@ def _ids(text: str) -> list[str]:
 
 def addresses(mail: Mail, name: str) -> list[str]:
     """The addresses of a header field: `Ada <ada@example.org>`, or the bare address where there is no name."""
-    text = ",".join(_FOLD.sub(" ", _raw_text(str(value))) for value in mail.get_all(name, []))
+    text = ",".join(_FOLD.sub(" ", _raw_text(value)) for value in mail.get_all(name, []))
     found = []
     for person, address in split_addresses(text, MAX_ADDRESSES):
         display = header_text(person).replace('"', "")

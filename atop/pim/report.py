@@ -56,13 +56,3 @@ class Report:
         self.incomplete_count += 1
         if len(self.incomplete) < MAX_NAMED:
             self.incomplete.append(skipped)
-
-    def merge(self, other: Report) -> None:
-        """Add what another import did."""
-        self.added += other.added
-        self.updated += other.updated
-        self.unchanged += other.unchanged
-        self.skipped_count += other.skipped_count
-        self.incomplete_count += other.incomplete_count
-        self.skipped = (self.skipped + other.skipped)[:MAX_NAMED]
-        self.incomplete = (self.incomplete + other.incomplete)[:MAX_NAMED]

@@ -17,7 +17,7 @@ from atop.pim.cells import ABSENT, MORE_HEADING, TYPE_HEADING, Column, columns_o
 from atop.pim.contact_table import ContactTable, DateOrder, date_order, looks_like_contacts, read_table_date, simplify
 from atop.pim.contentline import escape
 from atop.pim.ical import blank_event, blank_note
-from atop.pim.incoming import Broken, Kind, Record, fingerprint, hashed_uid
+from atop.pim.incoming import RECORD_ERRORS, Broken, Kind, Record, fingerprint, hashed_uid, reason_of
 from atop.pim.items import KINDS
 from atop.pim.rows import Row, read_rows
 from atop.pim.times import UTC, parse_wall_time
@@ -72,8 +72,8 @@ def read_table(lines: Iterable[bytes | None], decoder: Decoder) -> Iterator[Reco
         else:
             try:
                 yield reader.record(row)
-            except ValueError as error:
-                yield Broken(row.line, str(error))
+            except RECORD_ERRORS as error:
+                yield Broken(row.line, reason_of(error))
 
 
 def _reader_for(headings: list[str], decoder: Decoder) -> _Reader:

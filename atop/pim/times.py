@@ -58,6 +58,14 @@ def parse_timestamp(text: str) -> datetime.datetime | None:
     return None if delta is None else wall.replace(tzinfo=datetime.timezone(delta))
 
 
+def in_utc(moment: datetime.datetime) -> datetime.datetime:
+    """An aware time in UTC; within a day of the years 1 and 9999, where it may have none, its reading."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return moment.replace(tzinfo=UTC)
+
+
 def parse_offset(text: str) -> datetime.timedelta | None:
     """`+0100`, `-05:30` or `+013020`: less than a day from UTC."""
     match = _OFFSET.match(text)
@@ -99,12 +107,7 @@ def format_wall_time(moment: datetime.datetime) -> str:
 
 def format_utc(moment: datetime.datetime) -> str:
     """`20240131T080000Z`: the instant; a naive time is taken for UTC."""
-    if moment.tzinfo is not None and moment.utcoffset():
-        try:
-            moment = moment.astimezone(UTC)
-        except OverflowError:  # within a day of year 1 or 9999
-            moment = moment.replace(tzinfo=None)
-    return format_wall_time(moment) + "Z"
+    return format_wall_time(moment if moment.tzinfo is None else in_utc(moment)) + "Z"
 
 
 def format_date(day: datetime.date) -> str:

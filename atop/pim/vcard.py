@@ -17,8 +17,17 @@ from typing import Any
 
 from atop.pim.components import Component, read_components
 from atop.pim.contentline import ContentLine, Parameters, parse_record, split_escaped, split_texts, unescape
-from atop.pim.incoming import MAX_RECORD_BYTES, Broken, Content, Record, fingerprint, hashed_uid
-from atop.pim.times import UTC, parse_date, parse_timestamp
+from atop.pim.incoming import (
+    MAX_RECORD_BYTES,
+    RECORD_ERRORS,
+    Broken,
+    Content,
+    Record,
+    fingerprint,
+    hashed_uid,
+    reason_of,
+)
+from atop.pim.times import in_utc, parse_date, parse_timestamp
 
 ADDRESS_PARTS = ("po_box", "extended", "street", "city", "region", "postal_code", "country")
 NAME_PARTS = ("family", "given", "additional", "prefix", "suffix")
@@ -54,8 +63,8 @@ def read_vcards(lines: Iterable[bytes | None], max_bytes: int = MAX_RECORD_BYTES
         else:
             try:
                 yield read_card(component)
-            except ValueError as error:
-                yield Broken(component.line, str(error))
+            except RECORD_ERRORS as error:
+                yield Broken(component.line, reason_of(error))
 
 
 def read_card(component: Component) -> Record:
@@ -230,7 +239,7 @@ class _Card:
 
     def _revised(self, line: ContentLine) -> bool:
         revised = parse_timestamp(line.value.strip())
-        self.state["revised"] = None if revised is None else revised.astimezone(UTC)
+        self.state["revised"] = None if revised is None else in_utc(revised)
         return revised is not None
 
     def _photo(self, line: ContentLine) -> bool:
@@ -256,7 +265,7 @@ class _Card:
         for name, values in line.parameters.items():
             if name == "TYPE":
                 kinds = [kind for value in values if (kind := value.strip().lower())]
-            elif name == "PREF" and values[0].isdigit() and 1 <= int(values[0][:4]) <= 100:
+            elif name == "PREF" and values[0].isdecimal() and 1 <= int(values[0][:4]) <= 100:
                 entry["preferred"] = int(values[0])
             elif name == "LABEL":
                 entry["formatted"] = values[0].replace("\\n", "\n")

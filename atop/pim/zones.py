@@ -17,7 +17,7 @@ import zoneinfo
 from typing import NamedTuple
 
 from atop.pim.contentline import ContentLine, parse_record
-from atop.pim.times import UTC, format_duration, parse_duration, parse_offset, parse_wall_time
+from atop.pim.times import UTC, format_duration, in_utc, parse_duration, parse_offset, parse_wall_time
 
 FLOATING = "floating"  # the name of the time that is the same on every clock
 
@@ -45,13 +45,14 @@ class Zone(NamedTuple):
             return moment.replace(tzinfo=UTC)
         if not self.name or not (self.rules or self.name in known_zones()):
             return _shifted(moment, datetime.timedelta())
-        if not self.rules:
-            return _shifted(moment, zoneinfo.ZoneInfo(self.name).utcoffset(moment.astimezone(UTC)) or _ZERO)
-        # The rules are given in local time: try with the offset of the reading in UTC, then once more.
-        utc = _shifted(moment, _ZERO).replace(tzinfo=None)
-        offset = self._offset(utc)
+        offset = _ZERO
         with contextlib.suppress(OverflowError):  # within a day of year 1 or 9999
-            offset = self._offset(utc + offset)
+            if not self.rules:
+                offset = moment.astimezone(zoneinfo.ZoneInfo(self.name)).utcoffset() or _ZERO
+            else:  # these are given in local time: try with the offset of the reading in UTC, then once more
+                utc = in_utc(moment).replace(tzinfo=None)
+                offset = self._offset(utc)
+                offset = self._offset(utc + offset)
         return _shifted(moment, offset)
 
     def _offset(self, wall: datetime.datetime) -> datetime.timedelta:
@@ -188,7 +189,7 @@ def _last_onset(observance: _Observance, wall: datetime.datetime) -> datetime.da
     if until is not None:  # past it the rule has no onset: the one of its last year is the latest
         last = _yearly_onset(observance, min(until.year, wall.year))
         onsets = [onset for onset in onsets if onset <= until or onset in observance.dates]
-        if last is not None and observance.start <= last <= min(until + datetime.timedelta(days=1), wall):
+        if last is not None and observance.start <= last <= wall and last.date() <= until.date():
             onsets.append(last)
     return max(onsets, default=None)
 
