@@ -1,28 +1,45 @@
-"""Times the workload on each store, in turns, and prints the medians and their ratios."""
+"""Measures the store beside others on one workload, in turns, and prints medians and their ratios.
+
+Every subject flushes every commit to the disk, has the same batches, and starts each round with an empty directory.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import json
+import os
+import platform
 import random
 import shutil
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
+from large import measure_imports, measure_large
 from workload import BATCH, Subject, contacts, page_starts
 
+BASE = "raw Berkeley DB"
 SUBJECTS = {
-    "raw Berkeley DB": "subjects_core:RawBerkeleyDB",
+    BASE: "subjects_core:RawBerkeleyDB",
     "Atop": "subjects_core:Atop",
+    "SQLite": "subjects_sqlite:SQLite",
+    "SQLAlchemy": "subjects_orm:SQLAlchemy",
+    "peewee": "subjects_orm:Peewee",
+    "ZODB": "subjects_zodb:Zodb",
 }
 ROWS = ("create", "get", "page of 50", "update", "durable commit")
+SIZES = (10_000, 100_000)
+LARGE = 1_000_000
+IMPORTED = 5_000  # records of the files that are imported
+
+Figures = dict[str, dict[str, float]]  # subject -> row -> microseconds
 
 
-def per_call(calls: int, run: Any) -> float:
+def per_call(calls: int, run: Callable[[], Any]) -> float:
     """Microseconds for each of `calls`."""
     begin = time.perf_counter()
     run()
@@ -56,34 +73,87 @@ def measure(subject: Subject, count: int, seed: int) -> dict[str, float]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def load(name: str) -> Subject:
+def load(name: str) -> Callable[[], Subject] | None:
+    """The class of a subject; None, with a word on standard error, where what it needs is not installed."""
     module, _, cls = SUBJECTS[name].partition(":")
-    return getattr(importlib.import_module(module), cls)()
+    try:
+        found: Callable[[], Subject] = getattr(importlib.import_module(module), cls)
+    except ImportError as error:
+        print(f"{name} is left out: {error}", file=sys.stderr)
+        return None
+    return found
+
+
+def compare(makers: dict[str, Callable[[], Subject]], count: int, rounds: int) -> Figures:
+    """The medians of some rounds."""
+    taken: dict[str, dict[str, list[float]]] = {name: {row: [] for row in ROWS} for name in makers}
+    for round_ in range(rounds):
+        for name, make in makers.items():
+            print(f"{count:,} contacts, round {round_ + 1} of {rounds}: {name} ...", file=sys.stderr)
+            for row, value in measure(make(), count, round_ + 1).items():
+                taken[name][row].append(value)
+    return {name: {row: statistics.median(values) for row, values in rows.items()} for name, rows in taken.items()}
+
+
+def show(figures: Figures, count: int, rounds: int) -> None:
+    """Print one table: microseconds, and multiples of what raw Berkeley DB takes."""
+    print(f"\n{count:,} contacts with four indexes: microseconds each, median of {rounds}")
+    print(f"{'(x raw Berkeley DB)':16}", *(f"{row:>17}" for row in ROWS))
+    base = figures.get(BASE)
+    for name, rows in figures.items():
+        ratios = [f"({rows[row] / base[row]:.2f})" if base else "" for row in ROWS]
+        print(f"{name:19}", *(f"{rows[row]:9.1f} {ratio:>7}" for row, ratio in zip(ROWS, ratios, strict=True)))
+
+
+def show_others(title: str, figures: list[tuple[str, str, float]]) -> None:
+    """Print figures that stand alone."""
+    print(f"\n{title}")
+    for what, unit, figure in figures:
+        print(f"{what:52} {figure:>12,.{0 if figure >= 100 else 2}f} {unit}")
+
+
+def machine() -> str:
+    """What this runs on, in a line."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
+    system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    return f"{os.cpu_count()} CPUs, {memory} GiB, {system}"
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--items", type=int, action="append", help="contacts; again for further sizes [10000, 100000]")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of [3]")
+    parser.add_argument("--only", action="append", choices=SUBJECTS, help="one subject; again for more [all]")
+    parser.add_argument("--full", action="store_true", help="also 1,000,000 items, memory, opening, imports of files")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    options = parser.parse_args()
+    if options.rounds < 1 or any(count < BATCH for count in options.items or ()):
+        parser.error(f"at least one round, and {BATCH} items")
+    return options
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--items", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", action="append", choices=SUBJECTS)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    chosen = options.only or list(SUBJECTS)
-    results: dict[str, dict[str, list[float]]] = {name: {row: [] for row in ROWS} for name in chosen}
-    for round_ in range(options.rounds):
-        for name in chosen:
-            for row, value in measure(load(name), options.items, round_ + 1).items():
-                results[name][row].append(value)
-            print(f"round {round_ + 1}: {name}", file=sys.stderr)
-    medians = {name: {row: statistics.median(values) for row, values in rows.items()} for name, rows in results.items()}
+    options = parse()
+    makers = {name: maker for name in options.only or SUBJECTS if (maker := load(name)) is not None}
+    sizes = options.items or [*SIZES, *([LARGE] if options.full else [])]
+    results: dict[str, Any] = {"machine": machine(), "rounds": options.rounds, "sizes": {}}
+    if not options.json:
+        print(results["machine"])
+    for count in sizes:
+        rounds = options.rounds if count < LARGE else 1  # minutes each
+        results["sizes"][count] = figures = compare(makers, count, rounds)
+        if not options.json:
+            show(figures, count, rounds)
+    if options.full:
+        for key, title, figures in (
+            ("large", f"A store of {LARGE:,} contacts with four indexes", measure_large(LARGE)),
+            ("imports", "Imports of files", measure_imports(IMPORTED)),
+        ):
+            results[key] = list(figures)
+            if not options.json:
+                show_others(title, results[key])
     if options.json:
-        print(json.dumps(medians, indent=1))
-        return
-    print(f"microseconds each, {options.items:,} contacts, median of {options.rounds} rounds")
-    base = medians.get("raw Berkeley DB")
-    for name in chosen:
-        cells = [f"{medians[name][row]:9.1f}" + (f" ({medians[name][row] / base[row]:4.2f})" if base else "") for row in ROWS]
-        print(f"{name:18}", *cells)
+        print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

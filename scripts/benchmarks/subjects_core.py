@@ -1,10 +1,15 @@
-"""Atop, and raw Berkeley DB doing the same reads and writes by hand."""
+"""Atop, and raw Berkeley DB doing the same reads and writes by hand.
+
+By hand means: the same records, index entries, journal with its chain, counters, checkpoints and settings, and none
+of what Atop adds: objects, checks, transactions that several threads may have at once, unpickling that is safe.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import pickle
 import struct
+import threading
 import time
 from datetime import date
 from typing import Any
@@ -13,7 +18,16 @@ from berkeleydb import db
 from workload import INDEXES, PAGE
 
 from atop import Item, Store
-from atop.engine import LOG_BUFFER, LOG_FILE, MAX_LOCKS, PAGE_SIZE, _suitable_cache
+from atop.engine import (
+    CHECKPOINT_KIB,
+    CHECKPOINT_MINUTES,
+    LOG_BUFFER,
+    LOG_FILE,
+    MAINTENANCE_SECONDS,
+    MAX_LOCKS,
+    PAGE_SIZE,
+    _suitable_cache,
+)
 
 _u64 = struct.Struct(">Q").pack
 _prefix = struct.Struct(">QH").pack
@@ -36,6 +50,14 @@ class RawBerkeleyDB:
         self._items, self._index, self._journal, self._commits, self._counters = map(self._table, names)
         self._number = self._next = 0
         self._chain = bytes(32)
+        self._closing = threading.Event()
+        self._checkpoints = threading.Thread(target=self._checkpoint)
+        self._checkpoints.start()
+
+    def _checkpoint(self) -> None:
+        while not self._closing.wait(MAINTENANCE_SECONDS):
+            self._env.txn_checkpoint(CHECKPOINT_KIB, CHECKPOINT_MINUTES)
+            self._env.log_archive(db.DB_ARCH_REMOVE)
 
     def _table(self, name: str) -> Any:
         table = db.DB(self._env)
@@ -104,6 +126,8 @@ class RawBerkeleyDB:
         txn.commit()
 
     def close(self) -> None:
+        self._closing.set()
+        self._checkpoints.join()
         self._env.txn_checkpoint()
         for table in (self._items, self._index, self._journal, self._commits, self._counters):
             table.close()

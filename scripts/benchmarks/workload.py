@@ -11,20 +11,30 @@ BATCH = 1_000  # contacts created or changed in one transaction
 PAGE = 50
 INDEXES = ("name", "email", "city", "phone")
 
-_FIRST = "Ada Bea Cyd Dan Eve Fay Gus Hal Ida Jon Kay Lou Mia Ned Ola Pia Quin Rae Sam Tim Uma Val Wes Xia Yul Zoe".split()
-_LAST = "Abel Boole Cantor Dirac Euler Fermat Gauss Hilbert Ito Jacobi Klein Laplace Markov Noether Ohm Pascal".split()
-_CITIES = [f"{name}{end}" for name in ("Nor", "Sud", "Ost", "West", "Mid", "Alt", "Neu", "Ober") for end in ("au", "berg", "dorf", "heim", "stadt", "wald")]
+FIRST_NAMES = (
+    *("Ada", "Bea", "Cyd", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jon", "Kay", "Lou", "Mia"),
+    *("Ned", "Ola", "Pia", "Quin", "Rae", "Sam", "Tim", "Uma", "Val", "Wes", "Xia", "Yul", "Zoe"),
+)
+LAST_NAMES = (
+    *("Abel", "Boole", "Cantor", "Dirac", "Euler", "Fermat", "Gauss", "Hilbert"),
+    *("Ito", "Jacobi", "Klein", "Laplace", "Markov", "Noether", "Ohm", "Pascal"),
+)
+CITIES = [
+    name + end
+    for name in ("Nor", "Sud", "Ost", "West", "Mid", "Alt", "Neu", "Ober")
+    for end in ("au", "berg", "dorf", "heim", "stadt", "wald")
+]
 
 
 def contacts(count: int, seed: int = 1) -> Iterator[dict[str, Any]]:
     """`count` made-up contacts, the same ones for the same seed."""
     rng = random.Random(seed)
     for number in range(count):
-        name = f"{rng.choice(_FIRST)} {rng.choice(_LAST)} {rng.randrange(10**6):06d}"
+        name = f"{rng.choice(FIRST_NAMES)} {rng.choice(LAST_NAMES)} {rng.randrange(10**6):06d}"
         yield {
             "name": name,
             "email": f"{name.replace(' ', '.').lower()}@example.org",
-            "city": rng.choice(_CITIES),
+            "city": rng.choice(CITIES),
             "phone": f"+49 {rng.randrange(10**9):09d}",
             "born": date(1930 + rng.randrange(80), 1 + rng.randrange(12), 1 + rng.randrange(28)),
             "note": f"contact number {number}",
@@ -34,7 +44,7 @@ def contacts(count: int, seed: int = 1) -> Iterator[dict[str, Any]]:
 def page_starts(count: int, seed: int = 2) -> list[str]:
     """Names to start pages at."""
     rng = random.Random(seed)
-    return [f"{rng.choice(_FIRST)} {rng.choice(_LAST)} {rng.randrange(10**6):06d}" for _ in range(count)]
+    return [f"{rng.choice(FIRST_NAMES)} {rng.choice(LAST_NAMES)} {rng.randrange(10**6):06d}" for _ in range(count)]
 
 
 class Subject(Protocol):
