@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from atop.pim import calendar_file
 from atop.pim.calendar_file import as_override, read_calendar
-from atop.pim.ical import blank_event, blank_note
+from atop.pim.ical import blank_event
+from atop.pim.ical_note import blank_note
 from atop.pim.ical_out import CalendarWriter
 from atop.pim.incoming import Broken, Content, Record
 from atop.pim.items import Event, Note

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 from atop.pim.components import Component, read_components
 from atop.pim.contentline import parse_record, unescape
-from atop.pim.ical import as_text, blank_event, read_event, read_note
+from atop.pim.ical import as_text, blank_event, read_event
+from atop.pim.ical_note import read_note
 from atop.pim.incoming import MAX_RECORD_BYTES, RECORD_ERRORS, Broken, Record, fingerprint, hashed_uid, reason_of
 from atop.pim.lines import LineFile, Watch
 from atop.pim.zones import Zone, find_zone

@@ -1,6 +1,6 @@
 """Reads iCalendar components (RFC 5545) as programs really write them: one component, one set of attributes.
 
-`read_event` makes the attributes of `Event` from a VEVENT or VTODO, `read_note` those of `Note` from a VJOURNAL.
+`read_event` makes the attributes of `Event` from a VEVENT or VTODO; `ical_note` those of `Note` from a VJOURNAL.
 What no attribute is made for is kept in `properties` and `components`, and written again by `ical_out`; dropped are
 only DTSTAMP, which is about the file and not about the event, and encodings that are undone here.
 Recurrences are kept as the rules that they are; nothing here expands one, so no rule can take time.
@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from atop.pim.contentline import ContentLine, format_line, parse_record, split_texts, unescape
+from atop.pim.contents import TECHNICAL, read_content
 from atop.pim.times import UTC, in_utc, parse_date, parse_timestamp, parse_wall_time
-from atop.pim.vcard import TECHNICAL, read_content
 from atop.pim.zones import FLOATING_ZONE, UTC_ZONE, Zone, add_duration
 
 FindZone = Callable[[str], Zone]
@@ -75,22 +75,6 @@ def blank_event() -> dict[str, Any]:
         "created": None,
         "modified": None,
         "parameters": {},
-        "properties": [],
-        "components": [],
-    }
-
-
-def blank_note() -> dict[str, Any]:
-    """The attributes of a note of which nothing is known."""
-    return {
-        "uid": "",
-        "title": "",
-        "text": "",
-        "created": None,
-        "modified": None,
-        "day": None,
-        "tags": [],
-        "attachments": [],
         "properties": [],
         "components": [],
     }
@@ -384,42 +368,6 @@ _MANY: dict[str, Callable[[_Event, ContentLine], bool]] = {
 }
 
 _TECHNICAL = TECHNICAL | {"TZID"}
-
-
-def read_note(lines: list[bytes]) -> dict[str, Any]:
-    """The attributes of a VJOURNAL."""
-    state = blank_note()
-    own, parts = split_parts(parse_record(lines))
-    seen: set[str] = set()
-    texts: list[str] = []
-    tags: dict[str, None] = {}  # a set that keeps the order
-    for line in own[1:-1]:
-        name, text = line.name, unescape(line.value)
-        once = name not in seen
-        seen.add(name)
-        if name == "UID" and once:
-            state["uid"] = text.strip()
-        elif name == "SUMMARY" and once:
-            state["title"] = text
-        elif name == "DESCRIPTION":
-            texts.append(text)
-        elif name == "CATEGORIES":
-            tags.update(dict.fromkeys(split_texts(line.value)))
-        elif name in ("CREATED", "LAST-MODIFIED") and once and (moment := parse_timestamp(text.strip())):
-            state[INSTANTS[name]] = in_utc(moment)
-        elif name == "DTSTART" and once and (day := parse_date(text.strip())):
-            state["day"] = day
-            if parse_wall_time(text.strip()) is not None:  # a time of day, which `day` cannot hold
-                state["properties"].append(kept(line))
-        elif name == "ATTACH" and (content := read_content(line, "")):
-            state["attachments"].append(content)
-        elif name != "DTSTAMP":
-            state["properties"].append(kept(line))
-    for part in parts:
-        state["components"].append("\n".join(map(as_text, part)))
-    state["text"] = "\n\n".join(filter(None, texts))
-    state["tags"] = list(tags)
-    return state
 
 
 def kept(line: ContentLine) -> dict[str, Any]:

@@ -11,7 +11,6 @@ made here; these are in the item's history.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any, Literal
@@ -31,6 +30,7 @@ from atop.pim import revisions
 from atop.pim.incoming import Broken, Content, Kind, Record
 from atop.pim.items import CLASSES, POOLS, open_pool
 from atop.pim.report import OnSkip, Report, Skipped
+from atop.pim.seen import Seen
 from atop.pim.typed import Decoder, encode
 
 # A transaction ends when it has so many records, or so many bytes of them: what is held in memory at a time.
@@ -82,7 +82,7 @@ class Intake:
         self._bytes = 0
         self._pools: dict[tuple[Kind, str], Pool] = {}  # by kind of record, and name for "item"
         self._here: dict[tuple[Kind, str], Any] = {}  # the items of the batch that is being put in, by uid; or None
-        self._seen = _Seen()
+        self._seen = Seen()
 
     def begin(self, path: str, folder: str, pool_name: str) -> None:
         """The records that follow are from this file, and from this mail folder; items go into this pool."""
@@ -403,47 +403,3 @@ class _Attributes(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._item.attributes)
-
-
-class _Seen:
-    """The identifiers that an import has met, and what became of them; on disk, since their number is not bounded."""
-
-    def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None)  # a file without a name, gone when it is closed
-        self._database.execute("create table uids (uid blob primary key) without rowid")
-        self._database.execute("create table items (exported integer primary key, item integer, outcome text)")
-        self._database.execute("begin")
-
-    def forget_items(self) -> None:
-        """Forget the exported items."""
-        self._database.execute("delete from items")
-
-    def add(self, record: Record) -> bool:
-        """Whether a record with this identifier has come before."""
-        if record.kind == "message" or record.patch:
-            return False  # these say themselves what is the same
-        key = f"{record.kind}:{record.uid}".encode("utf-8", "surrogatepass")
-        return self._database.execute("insert or ignore into uids values (?)", (key,)).rowcount == 0
-
-    def note(self, record: Record, item_id: int, outcome: str) -> None:
-        """Remember which item an exported one became."""
-        if record.exported_id:
-            row = (record.exported_id, item_id, outcome)
-            self._database.execute("insert or ignore into items values (?, ?, ?)", row)
-
-    def item_id(self, exported_id: int) -> int:
-        """The item that an exported one became; 0 if it did not."""
-        if not 0 < exported_id < 1 << 63:
-            return 0
-        row = self._database.execute("select item from items where exported = ?", (exported_id,)).fetchone()
-        return 0 if row is None else int(row[0])
-
-    def outcome(self, exported_id: int) -> str:
-        """What became of an exported item; empty if it was skipped."""
-        if not 0 < exported_id < 1 << 63:
-            return ""
-        row = self._database.execute("select outcome from items where exported = ?", (exported_id,)).fetchone()
-        return "" if row is None else str(row[0])
-
-    def close(self) -> None:
-        self._database.close()

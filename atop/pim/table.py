@@ -16,7 +16,8 @@ from atop import Item
 from atop.pim.cells import ABSENT, MORE_HEADING, TYPE_HEADING, Column, columns_of, read_cell
 from atop.pim.contact_table import ContactTable, DateOrder, date_order, looks_like_contacts, read_table_date, simplify
 from atop.pim.contentline import escape
-from atop.pim.ical import blank_event, blank_note
+from atop.pim.ical import blank_event
+from atop.pim.ical_note import blank_note
 from atop.pim.incoming import RECORD_ERRORS, Broken, Kind, Record, fingerprint, hashed_uid, reason_of
 from atop.pim.items import KINDS
 from atop.pim.rows import Row, read_rows

@@ -8,20 +8,18 @@ Never follows a URL, in a photograph or elsewhere.
 
 from __future__ import annotations
 
-import binascii
 import datetime
 import re
-import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from atop.pim.components import Component, read_components
-from atop.pim.contentline import ContentLine, Parameters, parse_record, split_escaped, split_texts, unescape
+from atop.pim.contentline import ContentLine, parse_record, split_escaped, split_texts, unescape
+from atop.pim.contents import CONTENT_PARAMETERS, TECHNICAL, read_content
 from atop.pim.incoming import (
     MAX_RECORD_BYTES,
     RECORD_ERRORS,
     Broken,
-    Content,
     Record,
     fingerprint,
     hashed_uid,
@@ -37,17 +35,6 @@ TEXTS = {"FN": "name", "NICKNAME": "nickname", "TITLE": "title", "ROLE": "role"}
 
 # Attributes that hold a list of entries with kinds, and their properties.
 ENTRIES = {"EMAIL": "emails", "TEL": "phones", "URL": "urls", "IMPP": "ims"}
-
-# Parameters that are told by how a value is written, not by what it means.
-TECHNICAL = frozenset({"CHARSET", "ENCODING", "VALUE"})
-
-IMAGE_STARTS = (
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"\x89PNG", "image/png"),
-    (b"GIF8", "image/gif"),
-    (b"RIFF", "image/webp"),
-    (b"BM", "image/bmp"),
-)
 
 _APPLE_LABEL = re.compile(r"_\$!<(.*)>!\$_\Z", re.DOTALL)
 _NOT_CONTENT = re.compile(rb"^(?:VERSION|PRODID|REV)[;:].*$", re.IGNORECASE | re.MULTILINE)
@@ -305,7 +292,7 @@ class _Card:
             self._keep(line)
             return
         entry: dict[str, Any] = {"property": line.name, "file": content}
-        rest = {name: v for name, v in line.parameters.items() if name not in _CONTENT_PARAMETERS}
+        rest = {name: v for name, v in line.parameters.items() if name not in CONTENT_PARAMETERS}
         if rest:
             entry["parameters"] = rest
         self.state["files"].append(entry)
@@ -322,7 +309,7 @@ class _Card:
 
     def _keep_parameters(self, name: str, line: ContentLine) -> None:
         if line.parameters:
-            ignored = _CONTENT_PARAMETERS if name == "PHOTO" else TECHNICAL
+            ignored = CONTENT_PARAMETERS if name == "PHOTO" else TECHNICAL
             rest = {key: values for key, values in line.parameters.items() if key not in ignored}
             if rest:
                 self.state["parameters"][name] = rest
@@ -376,60 +363,6 @@ def display_name(state: dict[str, Any]) -> str:
     parts = (state[key].strip() for key in ("prefix", "given", "additional", "family", "suffix"))
     name = " ".join(part for part in parts if part)
     return str(name or state["organization"] or state["nickname"] or state["email"] or state["phone"]).strip()
-
-
-# ------------------------------------------------------------------------------------------- contents
-
-_CONTENT_PARAMETERS = TECHNICAL | {"TYPE", "MEDIATYPE", "X-FILENAME", "FMTTYPE", "FILENAME"}
-
-
-def read_content(line: ContentLine, prefix: str) -> Content | None:
-    """The contents that a property holds in base64 or as a data URL; None if it holds none, or damaged ones.
-
-    `prefix` is the beginning of the media type where the property names only its end, such as TYPE=JPEG.
-    """
-    value = line.value
-    media_type = (line.parameter("MEDIATYPE") or line.parameter("FMTTYPE")).lower()
-    if value[:5].lower() == "data:":
-        head, comma, text = unescape(value[5:]).partition(",")
-        stated, _, encoding = head.rpartition(";")
-        if not comma:
-            return None
-        media_type = media_type or (stated or head).lower()
-        data = _decode_base64(text) if encoding == "base64" else urllib.parse.unquote_to_bytes(text)
-    elif line.parameter("ENCODING").upper() in ("B", "BASE64"):
-        data = _decode_base64(value)
-        media_type = media_type or _media_type_of(line.parameters, prefix)
-    else:
-        return None
-    if not data:
-        return None
-    name = line.parameter("X-FILENAME") or line.parameter("FILENAME")
-    return Content(data, name, media_type or _sniff_image(data))
-
-
-def _decode_base64(text: str) -> bytes | None:
-    try:  # not strict: line breaks, and spaces of broken folding, are skipped
-        return binascii.a2b_base64(text.replace("\\n", "").encode("ascii"))
-    except ValueError:
-        return None
-
-
-def _media_type_of(parameters: Parameters, prefix: str) -> str:
-    for value in parameters.get("TYPE", []):
-        text = value.strip().lower()
-        if "/" in text:
-            return text
-        if text and prefix and text not in ("pref", "home", "work"):
-            return prefix + ("jpeg" if text == "jpg" else text)
-    return ""
-
-
-def _sniff_image(data: bytes) -> str:
-    for start, media_type in IMAGE_STARTS:
-        if data.startswith(start):
-            return media_type
-    return ""
 
 
 def is_yearless(text: str) -> bool:
