@@ -12,10 +12,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from atop.disk import sync_directory
 from atop.engine import Engine
 from atop.errors import NoSuchStore, StoreBusy, StoreDamaged, StoreError, StoreFull, StoreReadOnly
 from atop.files import FileArea
-from atop.ids import sync_directory
 from atop.owner import OwnerLock
 
 Progress = Callable[[int, int], None]

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from berkeleydb import db
 
+from atop.disk import write_durably
 from atop.errors import (
     AtopError,
     StoreDamaged,
@@ -33,7 +34,6 @@ from atop.errors import (
     TransactionTooLarge,
     UnsupportedStore,
 )
-from atop.ids import write_durably
 from atop.records import pack_u64, unpack_u64
 from atop.replicated import Replication
 from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES

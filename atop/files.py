@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from atop.disk import sync_directory
 from atop.errors import NoSuchFile, StoreFull, StoreReadOnly
-from atop.ids import sync_directory
 from atop.values import FileInfo, live_converters
 
 if TYPE_CHECKING:

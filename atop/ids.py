@@ -6,11 +6,15 @@ Promises: a number is handed out once, whatever is rolled back, and whatever cra
 
 from __future__ import annotations
 
-import os
+import copy
+import logging
 import threading
 from pathlib import Path
 
-from atop.errors import StoreDamaged, StoreFull
+from atop.disk import explained, write_durably
+from atop.errors import AtopError, StoreClosed
+
+log = logging.getLogger(__name__)
 
 COUNTER_BITS = 39
 TAG_BITS = 24
@@ -19,6 +23,9 @@ TAG_BITS = 24
 # rest of a block; a reservation costs two flushes of the disk.
 FIRST_BLOCK = 256
 LARGEST_BLOCK = 1 << 16
+# Numbers skipped where the counters are lost, as they are in a store that was restored from a backup: the store that
+# the backup was made of may have handed out that many since. It can be skipped 500 times.
+UNKNOWN_GAP = 1 << 30
 
 
 def tag_of(number: int) -> int:
@@ -29,41 +36,53 @@ def tag_of(number: int) -> int:
 class NumberAllocator:
     """Hands out item ids and commit ids; may be used by any thread.
 
-    `last_used(kind, low, high)` finds the highest number of that kind in the database, for a store whose counters are
-    missing: one that was restored from a backup.
+    `last_item` and `last_commit` are the highest ids of this device in the database. They matter where the counters
+    are missing or unreadable: then numbers may have been used that this database does not know of.
     """
 
     def __init__(self, path: Path, tag: int, last_item: int, last_commit: int) -> None:
         self._path = path
         self._first = tag << COUNTER_BITS
         self._lock = threading.Lock()
+        self._closed: AtopError | None = None
         self._next = {"items": 1, "commits": 1}
         self._end = {"items": 1, "commits": 1}
         self._block = {"items": FIRST_BLOCK, "commits": FIRST_BLOCK}
         found = self._read()
         for kind, last in (("items", last_item), ("commits", last_commit)):
-            above = last - self._first + 1
-            if found is None and last:
-                # Numbers may have been used that the backup does not know of: skip far past them.
-                above += LARGEST_BLOCK
+            above = last - self._first + 1 if last else 1
+            if found is None and (last_item or last_commit):
+                above += UNKNOWN_GAP
             start = max(above, found[kind] if found else 1)
             self._next[kind] = self._end[kind] = start
 
     def item_id(self) -> int:
-        """A new item id."""
+        """A new item id. Raises StoreFull, StoreReadOnly: numbers cannot be reserved."""
         return self._new("items")
 
     def commit_id(self) -> int:
-        """A new commit id."""
+        """A new commit id. Raises StoreFull, StoreReadOnly: numbers cannot be reserved."""
         return self._new("commits")
 
     def close(self) -> None:
-        """Return the unused numbers. Nothing may be asked for afterwards."""
+        """Return the unused numbers. May be called again; whoever asks for one afterwards gets `StoreClosed`."""
         with self._lock:
+            if self._closed is not None:
+                return
+            self.disown(f"the store {self._path.parent.parent} is closed")
             self._end = dict(self._next)
-            self._write()
+            try:
+                self._write()
+            except OSError as error:
+                log.warning("numbers reserved in %s are skipped: they cannot be returned: %s", self._path, error)
+
+    def disown(self, why: str) -> None:
+        """Hand out and write nothing any more: the counters belong to whoever opens the store."""
+        self._closed = StoreClosed(why, self._path.parent.parent)
 
     def _new(self, kind: str) -> int:
+        if self._closed is not None:
+            raise copy.copy(self._closed)
         with self._lock:
             number = self._next[kind]
             if number >= self._end[kind]:
@@ -72,54 +91,31 @@ class NumberAllocator:
             return self._first | number
 
     def _reserve(self, kind: str) -> None:
+        if self._closed is not None:
+            raise copy.copy(self._closed)
         before = self._end[kind]
-        self._end[kind] = self._next[kind] + self._block[kind]
-        if self._end[kind] >> COUNTER_BITS:
-            raise OverflowError(f"this device has made {self._end[kind]:,} {kind}, more than a store can number")
+        end = self._next[kind] + self._block[kind]
+        if end >> COUNTER_BITS:
+            raise OverflowError(f"this device has made {end:,} {kind}, more than a store can number")
+        self._end[kind] = end
         try:
             self._write()
-        except OSError as error:
-            self._end[kind] = before
-            raise StoreFull(f"cannot write {self._path}: {error.strerror}; make room and try again") from error
+        except BaseException as error:
+            self._end[kind] = before  # what the file says now does not matter: it is more than was handed out
+            if isinstance(error, OSError):
+                raise explained(error, self._path.parent.parent) from error
+            raise
         self._block[kind] = min(2 * self._block[kind], LARGEST_BLOCK)
 
     def _read(self) -> dict[str, int] | None:
         try:
-            text = self._path.read_text("ascii")
+            found = dict(line.split() for line in self._path.read_text("ascii").splitlines())
+            return {"items": int(found["items"]), "commits": int(found["commits"])}
         except FileNotFoundError:
             return None
-        try:
-            found = dict(line.split() for line in text.splitlines())
-            return {"items": int(found["items"]), "commits": int(found["commits"])}
-        except (ValueError, KeyError) as error:
-            raise StoreDamaged(
-                f"{self._path} is damaged: remove it, and numbers continue past those in use", self._path
-            ) from error
+        except (ValueError, KeyError):
+            log.warning("%s is damaged: numbers continue far past those in use", self._path)
+            return None
 
     def _write(self) -> None:
         write_durably(self._path, "".join(f"{kind} {end}\n" for kind, end in self._end.items()).encode())
-
-
-def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace the file at `path` by `data`: afterwards it has the old contents or the new, whatever happens."""
-    temporary = path.with_name(path.name + ".new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Flush a directory, so that names made or renamed in it outlive a crash."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -117,18 +117,29 @@ def commits_back(engine: Engine, before: int | None = None) -> Iterator[Commit]:
 
 
 def commits_after(engine: Engine, since: int) -> Iterator[Commit]:
-    """All commits after number `since`, in order. Raises `NoSuchCommit` if the journal no longer goes back so far."""
+    """The commits after number `since`, in order, up to the last that a crash will not undo.
+
+    Raises `NoSuchCommit` if the journal does not go back so far, or is trimmed meanwhile to where it does not.
+    """
     first = engine.pairs(JOURNAL, b"", END, 1)
     oldest = unpack_u64(first[0][0])[0] if first else engine.head.number + 1
-    if since + 1 < oldest:
-        raise NoSuchCommit(
-            f"the journal begins at commit number {oldest}; what happened after number {since} is not all in it"
-        )
-    start = pack_u64(max(since, 0) + 1)
-    while pairs := engine.pairs(JOURNAL, start, END, CHUNK):
+    expected = max(since, 0) + 1
+    if expected < oldest:
+        raise _forgotten(oldest, since)
+    settled = engine.settled()
+    while expected <= settled and (pairs := engine.pairs(JOURNAL, pack_u64(expected), pack_u64(settled + 1), CHUNK)):
         for key, record in pairs:
+            if unpack_u64(key)[0] != expected:
+                raise _forgotten(unpack_u64(key)[0], expected - 1)
             yield decode_commit(key, record)
-        start = pairs[-1][0] + b"\0"
+            expected += 1
+        settled = engine.settled()
+
+
+def _forgotten(oldest: int, since: int) -> NoSuchCommit:
+    return NoSuchCommit(
+        f"the journal begins at commit number {oldest}; what happened after number {since} is not all in it"
+    )
 
 
 def revisions(engine: Engine, item_id: int, state: State, number_of: Any) -> Iterator[Revision]:

@@ -10,8 +10,11 @@ Every method may be called by any thread. What a call changes outside of a trans
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import functools
 import inspect
+import logging
 import os
 import threading
 import time
@@ -23,8 +26,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar, overload
 from atop import journal
 from atop.backup import back_up
 from atop.classic import ClassicStore
+from atop.disk import explained
 from atop.engine import COMMITS, Durability, Engine, Head
 from atop.errors import (
+    AtopError,
     Conflict,
     NoSuchCommit,
     NoSuchFile,
@@ -32,9 +37,7 @@ from atop.errors import (
     NoSuchPool,
     NoSuchStore,
     NoTransaction,
-    StoreClosed,
     StoreError,
-    StoreReadOnly,
 )
 from atop.files import File, FileArea
 from atop.ids import COUNTER_BITS, NumberAllocator
@@ -56,6 +59,8 @@ from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, RULES, Builder, Wri
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -140,24 +145,25 @@ class Store(ClassicStore):
         self._patience = threading.Lock()
         self._closed = False
         self._prepare(create)
-        self._lock = OwnerLock(self.path / "local" / "owner.lock", self.path)
-        try:
+        with contextlib.ExitStack() as opened:
+            self._lock = OwnerLock(self.path / "local" / "owner.lock", self.path)
+            opened.callback(self._lock.release)
             self._file_area = FileArea(self.path / "files")
             self._file_area.prepare()
             self._engine = Engine(
                 self.path / "data", cache_size=cache_size, durability=durability, replication=replication
             )
-        except BaseException:
-            self._lock.release()
-            raise
+            opened.callback(self._engine.close)
+            self._time = self._engine.last_time
+            self._numbers = self._open_numbers(tag)
+            opened.pop_all()
         self._objects = LiveItems(self, self._engine)
-        self._engine.on_recovery = self._objects.forget_states
-        self._time = self._engine.last_time
-        self._numbers = self._open_numbers(tag)
         self._watchers = Watchers(self._engine)
         # Pool id -> definitions of indexes, and the plan made of these. One for each pool that was written to.
         self._plans: dict[int, tuple[Any, Plan]] = {}
+        self._engine.on_recovery = self._recovered
         self._engine.on_applied = self._applied_elsewhere
+        _open_stores.add(self)
 
     def _prepare(self, create: bool) -> None:
         there = (self.path / "data").is_dir()
@@ -170,13 +176,8 @@ class Store(ClassicStore):
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             for part in ("data", "files", "local"):
                 (self.path / part).mkdir(mode=0o700, exist_ok=True)
-            if not os.access(self.path / "local", os.W_OK):
-                raise PermissionError
         except OSError as error:
-            raise StoreReadOnly(
-                f"{self.path} cannot be written ({error.strerror or 'no permission'}): check permissions and disk",
-                self.path,
-            ) from error
+            raise explained(error, self.path) from error
 
     def _open_numbers(self, tag: int) -> NumberAllocator:
         low, high = pack_u64(tag << COUNTER_BITS), pack_u64((tag + 1) << COUNTER_BITS)
@@ -188,13 +189,29 @@ class Store(ClassicStore):
         return NumberAllocator(self.path / "local" / "counters", tag, last(ITEMS), last(COMMITS))
 
     def close(self) -> None:
-        """Write everything out and close. May be called again; transactions under way fail with `StoreClosed`."""
+        """Write everything out and close. May be called again; transactions under way fail with `StoreClosed`.
+
+        Raises:
+            StoreFull, StoreDamaged: commits of the last second of a "buffered" store could not be written, and are
+                lost. It is closed all the same.
+        """
         if self._closed:
             return
         self._closed = True
-        self._watchers.close()
-        self._engine.close()
-        self._numbers.close()
+        _open_stores.discard(self)
+        try:
+            self._watchers.close()
+        finally:
+            try:
+                self._engine.close()
+            finally:
+                self._numbers.close()
+                self._lock.release()
+
+    def _disown(self) -> None:
+        """In a forked child: leave the store to the parent."""
+        self._closed = True
+        self._numbers.disown(f"the store {self.path} is open in the process that this one was forked from")
         self._lock.release()
 
     def __enter__(self) -> Store:
@@ -208,7 +225,7 @@ class Store(ClassicStore):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise StoreClosed(f"the store {self.path} is closed", self.path)
+            raise self._engine.closed_error()
 
     # -- transactions
 
@@ -294,6 +311,11 @@ class Store(ClassicStore):
                     f"{write_set.label!r} names a file whose contents ({digest.hex()[:12]}) are not in this store: "
                     "add them with store.file"
                 )
+
+    def _recovered(self) -> None:
+        """What was read before may not hold: the database was recovered, or rolled back."""
+        self._objects.forget_states()
+        self._watchers.rewind()
 
     def _applied_elsewhere(self, item_ids: list[int]) -> None:
         self._objects.forget(item_ids)
@@ -600,6 +622,28 @@ class Store(ClassicStore):
         if current(self) is not None:
             raise StoreError("compact works in steps of its own: call it outside of a transaction", self.path)
         return compact(self, keep, progress, grace)
+
+
+_open_stores: set[Store] = set()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what the program did not, so that the handles are not destroyed in some order that loses something."""
+    for store in list(_open_stores):
+        try:
+            store.close()
+        except AtopError:
+            log.exception("closing %s at the end of the program", store.path)
+
+
+def _disown_all() -> None:
+    for store in list(_open_stores):
+        store._disown()
+    _open_stores.clear()
+
+
+os.register_at_fork(after_in_child=_disown_all)
 
 
 def transacted(function: Callable[P, T]) -> Callable[P, T]:

@@ -2,6 +2,9 @@
 
 One thread reads the journal after each commit and calls every watcher, in order of commits. A callback that raises is
 logged, and called again with the next commit; one that is slow delays the other watchers, never a commit.
+
+A commit is told when it will still be there after a crash: when it is on the disk, unless the store is "buffered". A
+watcher that is so slow that the journal has forgotten commits by then goes on with those that are left; that is logged.
 """
 
 from __future__ import annotations
@@ -11,10 +14,15 @@ import threading
 from collections.abc import Callable
 
 from atop.engine import Engine
-from atop.errors import AtopError
+from atop.errors import AtopError, NoSuchCommit, StoreClosed, StoreFull
 from atop.journal import Commit, commits_after
 
 log = logging.getLogger(__name__)
+
+# How long closing a store waits for a callback, in seconds.
+PATIENCE = 10.0
+# How soon the journal is read again where a full disk keeps the store from being opened, in seconds.
+RETRY_SECONDS = 1.0
 
 
 class Watch:
@@ -24,6 +32,7 @@ class Watch:
         self._watchers = watchers
         self._callback = callback
         self._seen = since  # the number of the last commit that the callback was given
+        self._closed = False
 
     def close(self) -> None:
         """Call back no more; a call that is under way may still end after this."""
@@ -36,12 +45,12 @@ class Watch:
         self.close()
 
     def _give(self, commit: Commit) -> None:
-        if commit.number <= self._seen:
+        if commit.number <= self._seen or self._closed:
             return
         self._seen = commit.number
         try:
             self._callback(commit)
-        except Exception:  # whatever an application's callback raises is its own affair
+        except BaseException:  # whatever an application's callback raises is its own affair
             log.exception("a watcher failed on commit %d (%r)", commit.number, commit.label)
 
 
@@ -58,7 +67,7 @@ class Watchers:
     def add(self, callback: Callable[[Commit], object]) -> Watch:
         """Call `callback` with every commit from the next one on."""
         with self._changed:
-            watch = Watch(self, callback, self._engine.head.number)
+            watch = Watch(self, callback, self._engine.settled())
             self._watches.append(watch)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="atop-watch", daemon=True)
@@ -68,6 +77,7 @@ class Watchers:
 
     def remove(self, watch: Watch) -> None:
         """Call this one no more."""
+        watch._closed = True
         with self._changed:
             if watch in self._watches:
                 self._watches.remove(watch)
@@ -79,14 +89,22 @@ class Watchers:
             with self._changed:
                 self._changed.notify_all()
 
+    def rewind(self) -> None:
+        """Commits may have been lost, and their numbers be given to others: those are to be told."""
+        with self._changed:
+            for watch in self._watches:
+                watch._seen = min(watch._seen, self._engine.settled())
+
     def close(self) -> None:
-        """Give the callbacks what they have not seen, and end the thread."""
+        """Give the callbacks what they have not seen, and end the thread; not for ever, if one of them hangs."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            thread.join(PATIENCE)
+            if thread.is_alive():
+                log.warning("a watcher has not come back for %d seconds: the store closes without it", PATIENCE)
 
     def _run(self) -> None:
         while True:
@@ -98,13 +116,32 @@ class Watchers:
                     self._thread = None
                     return
             try:
-                for commit in commits_after(self._engine, min(watch._seen for watch in watches)):
-                    for watch in watches:
-                        watch._give(commit)
-            except AtopError as error:
-                log.warning("watchers stopped: the journal cannot be read: %s", error)
+                self._tell(watches)
+            except StoreClosed:
+                self._stop()
+            except StoreFull as error:  # the journal can be read again once there is room
+                log.warning("watchers wait: %s", error)
                 with self._changed:
-                    self._watches.clear()
+                    self._changed.wait(RETRY_SECONDS)
+            except AtopError as error:
+                log.warning("watchers stop: the journal cannot be read: %s", error)
+                self._stop()
+
+    def _tell(self, watches: list[Watch]) -> None:
+        since = min(watch._seen for watch in watches)
+        try:
+            for commit in commits_after(self._engine, since):
+                for watch in watches:
+                    watch._give(commit)
+        except NoSuchCommit as error:
+            log.warning("watchers have missed commits: %s", error)
+            oldest = self._engine.oldest_commit()
+            for watch in watches:
+                watch._seen = max(watch._seen, oldest - 1)
+
+    def _stop(self) -> None:
+        with self._changed:
+            self._watches.clear()
 
     def _behind(self) -> bool:
-        return any(watch._seen < self._engine.head.number for watch in self._watches)
+        return any(watch._seen < self._engine.settled() for watch in self._watches)
