@@ -312,7 +312,7 @@ Structured = Hello | Ready | Goodbye | Ping | Pong | Gap | Ack | Commit | Commit
 Message = Log | Structured
 
 _OF_THE_LINK: Final = (Hello, Ready, Goodbye, Ping, Pong, Gap, Members)  # about the link itself: never passed on
-_BEFORE_READY: Final = (Hello, Ready, Goodbye)
+_FIRST: Final = (Hello, Goodbye)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Structured] = msgspec.msgpack.Decoder(Structured)
@@ -386,7 +386,7 @@ def _structured_of(view: memoryview, greeted: bool, *, routed: bool) -> Structur
         raise MessageRefused("a message has no known type, or wrong fields") from None
     if type(message) is not Commit and len(view) > MAX_SMALL_BODY_BYTES:
         raise MessageRefused(f"a {type(message).__name__} of {len(view):,} bytes")
-    if greeted == (type(message) is Hello) or not (greeted or type(message) in _BEFORE_READY):
+    if type(message) is Hello if greeted else type(message) not in _FIRST:
         raise MessageRefused(f"a {type(message).__name__} came {'after' if greeted else 'before'} HELLO")
     if routed and type(message) in _OF_THE_LINK:
         raise MessageRefused(f"a {type(message).__name__} was passed on by a third device")
