@@ -172,7 +172,7 @@ class Calls:
     def _check_usable(self) -> None:
         """Raise why no call can be made, if that will not pass by itself; open the environment again if it can be."""
         if self._closed:
-            raise self._closed_error()
+            raise self.closed_error()
         down = self._down
         if down is None:
             return
@@ -183,17 +183,18 @@ class Calls:
         if (down := self._down) is not None:
             raise copy.copy(down)
 
-    def _closed_error(self) -> StoreClosed:
+    def closed_error(self) -> StoreClosed:
+        """The error for a store that is closed, or was never this process's."""
         store = self.path.parent
         if self._forked:
             return StoreClosed(f"the store {store} is open in the process that this one was forked from", store)
         return StoreClosed(f"the store {store} is closed", store)
 
-    def _reopen_tables(self, dead: dict[str, Any]) -> None:
-        """Open the tables again: replication has replaced what the handles stood for."""
+    def _reopen_tables(self, dead: dict[str, Any]) -> bool:
+        """Open the tables again: replication has replaced what the handles stood for. False if it is still at it."""
         with self._write_lock, self._gate.alone():
             if self._tables is not dead or not self._usable():
-                return  # another thread has done it
+                return True  # another thread has done it
             fresh: dict[str, Any] = {}
             try:
                 for name in TABLES:
@@ -208,6 +209,7 @@ class Calls:
                     table.close()
         if dead is fresh:
             time.sleep(LOCKOUT_SECONDS)
+        return dead is not fresh
 
     @contextlib.contextmanager
     def at_rest(self) -> Iterator[None]:
@@ -282,7 +284,7 @@ class Calls:
                         if pending.kept is None and pending.error is None:
                             raise
         if not pending.kept:
-            raise copy.copy(pending.error) if pending.error else self._closed_error()
+            raise copy.copy(pending.error) if pending.error else self.closed_error()
 
     def _flush_log(self, give_up: bool) -> None:
         """Under the flush lock: flush the log, and settle the commits that it had.

@@ -98,6 +98,9 @@ class Engine(Calls):
         self.head = Head(0, ZERO_CHAIN)
         self.last_time = 0  # of the last commit, in microseconds of the hybrid clock
         self.behind = False  # whether commits have been applied that could not be looked at yet
+        # Set by replication when the files were replaced. Berkeley DB would tell of that by dead handles, but it
+        # tells them by the second: handles that were opened in the same second would go on with the old files.
+        self.replaced = False
         # Called with the ids of items that commits made elsewhere have changed, before `sequence` says so.
         self.on_applied: Callable[[list[int]], None] = lambda item_ids: None
         # Invariant: set unless `head` may be behind the database, because a commit was broken off (by Ctrl-C).
@@ -153,6 +156,10 @@ class Engine(Calls):
     def _catch_up(self) -> None:
         """Learn of the commits that came after the head without having been made here. The write lock is held."""
         tables = self._tables
+        if self.replaced:
+            self.replaced = not self._reopen_tables(tables)
+            self.behind = True
+            return
         dead = False
 
         def look() -> None:
@@ -171,6 +178,7 @@ class Engine(Calls):
 
     def _learn_commits(self) -> None:
         number, chain = self.head
+        changed: list[int] = []
         # A cursor is refused at once while history is replaced; a plain get would sleep for seconds.
         cursor = self._tables[JOURNAL].cursor()
         try:
@@ -180,12 +188,14 @@ class Engine(Calls):
             while pair is not None:
                 key, record = pair
                 _, when, _, changes = loads(record[CHAIN_SIZE + 8 :])
-                self.on_applied([change[1] for change in changes])
+                changed += [change[1] for change in changes]
                 self.last_time = max(self.last_time, when)
                 self.head = Head(unpack_u64(key)[0], record[:CHAIN_SIZE])
                 pair = cursor.next()
         finally:
             cursor.close()
+            if self.head.number != number:
+                self.on_applied(changed)
         if rewritten:
             self._read_head()
             self.on_recovery()
