@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from berkeleydb import db
 
-from atop.environment import COMMITS, TABLES, Environment, commits_in_log, explained, is_bystander
+from atop.environment import COMMITS, TABLES, Environment, Place, commits_in_log, explained, is_bystander
 from atop.errors import AtopError, StoreClosed, StoreDamaged, StoreError, StoreFull, UnsupportedStore
 from atop.gate import Gate
 from atop.records import pack_u64
@@ -231,27 +231,33 @@ class Calls:
 
     def _reopen(self) -> None:
         """Alone: open the environment; then, or if that fails, tell of every commit in doubt whether it was kept."""
-        cause, self._retry_at = self._down, time.monotonic() + RETRY_SECONDS
+        cause, start = self._down, self._environment.start
+        self._retry_at = time.monotonic() + RETRY_SECONDS
         try:
             self._use(self._new_environment())
         except AtopError as error:
             self._down = error
-            self._settle(self._kept_in_log(), cause)
+            self._settle(self._kept_in_log(start), cause)
             return
         self._down = None
         self._settle(self._kept_in_table(), cause)
         self.on_recovery()
 
     def _kept_in_table(self) -> set[int] | None:
+        """The commits in doubt that the recovery has found; None if that cannot be told."""
         get = self._tables[COMMITS].get
-        return {p.commit_id for p in self._unflushed if get(pack_u64(p.commit_id)) is not None}
+        try:
+            return {p.commit_id for p in self._unflushed if get(pack_u64(p.commit_id)) is not None}
+        except db.DBError as error:
+            log.warning("which commits of %s were kept cannot be told: %s", self.path, error)
+            return None
 
-    def _kept_in_log(self) -> set[int] | None:
-        """The commits in doubt that a recovery will find; None if that cannot be told."""
+    def _kept_in_log(self, start: Place) -> set[int] | None:
+        """The commits in doubt that a recovery will find, after `start` in the log; None if that cannot be told."""
         if not self._unflushed:
             return set()
         try:
-            there = commits_in_log(self.path, self._environment.start)
+            there = commits_in_log(self.path, start)
         except (AtopError, OSError) as error:
             log.warning("which commits of %s were kept cannot be told yet: %s", self.path, error)
             return None
@@ -272,6 +278,11 @@ class Calls:
         self._unflushed.clear()
 
     # -- flushing
+
+    def flush(self) -> None:
+        """Have every commit on the disk that there is. Raises `StoreFull`; then it may be tried again."""
+        with self._flush_lock:
+            self._flush_log(give_up=False)
 
     def _flush(self, pending: Pending) -> None:
         """Return when a commit is on the disk; concurrent calls share one flush. Raises why it was not kept."""
@@ -332,7 +343,7 @@ class Calls:
             except AtopError as error:
                 self._down = error
                 lost = len(self._unflushed)
-                self._settle(self._kept_in_log(), error)
+                self._settle(self._kept_in_log(self._environment.start), error)
                 if lost:
                     raise
                 log.warning("closing %s: %s", self.path, error)

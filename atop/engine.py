@@ -509,8 +509,7 @@ class Engine(Calls):
                 return
             try:
                 if self._unflushed and self.durability == "buffered":
-                    with self._flush_lock:
-                        self._flush_log(give_up=False)
+                    self.flush()
                 self.checkpoint(force=False)
                 trouble = ""
             except AtopError as error:

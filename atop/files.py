@@ -14,13 +14,14 @@ import contextlib
 import hashlib
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from atop.disk import sync_directory
-from atop.errors import NoSuchFile, StoreFull, StoreReadOnly
+from atop.disk import explained, sync_directory
+from atop.errors import NoSuchFile
 from atop.values import FileInfo, live_converters
 
 if TYPE_CHECKING:
@@ -93,12 +94,20 @@ class FileArea:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._incoming = path / "incoming"
+        self._placing = threading.Lock()  # held while contents get their place, or lose it
 
     def prepare(self) -> None:
-        """Make the directories, and remove what a crash left half-written."""
-        self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for leftover in self._incoming.iterdir():
-            leftover.unlink(missing_ok=True)
+        """Make the directories, and remove what a crash left half-written.
+
+        Raises:
+            StoreFull, StoreReadOnly, StoreError: that cannot be done.
+        """
+        try:
+            self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for leftover in self._incoming.iterdir():
+                leftover.unlink(missing_ok=True)
+        except OSError as error:
+            raise explained(error, self.path) from error
 
     def path_of(self, digest: bytes) -> Path:
         """Where contents with this hash are, or would be."""
@@ -113,37 +122,61 @@ class FileArea:
         """Keep what `source` yields; returns its hash and size once it is on the disk.
 
         Raises:
-            StoreFull, StoreReadOnly: nothing was kept.
+            StoreFull, StoreReadOnly, StoreError: nothing was kept.
+            OSError: what `source` raises when it is read; nothing was kept.
         """
         temporary = self._incoming / secrets.token_hex(8)
         digest, size = hashlib.blake2b(digest_size=DIGEST_SIZE), 0
         try:
-            with temporary.open("xb") as target:
+            with self._writing(temporary) as write:
                 while chunk := source.read(CHUNK):
                     digest.update(chunk)
                     size += len(chunk)
-                    target.write(chunk)
-                target.flush()
-                os.fsync(target.fileno())
-            self._place(temporary, self.path_of(digest.digest()))
-        except OSError as error:
-            if error.filename is not None and os.fspath(error.filename) != os.fspath(temporary):
-                raise
-            raise self._explained(error) from error
+                    write(chunk)
+            try:
+                self._place(temporary, digest.digest())
+            except OSError as error:
+                raise explained(error, self.path) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what is left is removed when the store is opened
+                temporary.unlink(missing_ok=True)
         return digest.digest(), size
 
-    def _place(self, temporary: Path, final: Path) -> None:
-        if final.exists():
-            os.utime(final)  # a collection under way must see that it is wanted again
-            return
-        if not final.parent.exists():
-            final.parent.mkdir(mode=0o700, exist_ok=True)
-            sync_directory(self.path)
+    @contextlib.contextmanager
+    def _writing(self, path: Path) -> Iterator[Callable[[bytes], None]]:
+        """A function that writes to the new file `path`, which is on the disk afterwards; its errors are ours."""
+        try:
+            target = path.open("xb")
+        except OSError as error:
+            raise explained(error, self.path) from error
+
+        def write(chunk: bytes) -> None:
+            try:
+                target.write(chunk)
+            except OSError as error:
+                raise explained(error, self.path) from error
+
+        with contextlib.ExitStack() as ending:
+            ending.callback(_close_quietly, target)
+            yield write
+            try:
+                target.flush()
+                os.fsync(target.fileno())
+            except OSError as error:
+                raise explained(error, self.path) from error
+
+    def _place(self, temporary: Path, digest: bytes) -> None:
+        final = self.path_of(digest)
         temporary.chmod(0o400)
-        temporary.rename(final)
-        sync_directory(final.parent)
+        with self._placing:
+            if final.exists():
+                os.utime(final)  # a collection under way must see that it is wanted again
+                return
+            if not final.parent.exists():
+                final.parent.mkdir(mode=0o700, exist_ok=True)
+                sync_directory(self.path)
+            temporary.rename(final)
+            sync_directory(final.parent)
 
     def open(self, info: FileInfo) -> BinaryIO:
         """The contents as a stream. Raises `NoSuchFile`."""
@@ -160,9 +193,13 @@ class FileArea:
         for directory in sorted(self.path.iterdir()):
             if len(directory.name) != 2:
                 continue
-            for path in sorted(directory.iterdir()):
+            try:
+                names = sorted(path.name for path in directory.iterdir())
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # its last contents were removed just now, or it is not one of ours
+            for name in names:
                 with contextlib.suppress(ValueError):  # not one of ours: left alone
-                    digest = bytes.fromhex(directory.name + path.name)
+                    digest = bytes.fromhex(directory.name + name)
                     if len(digest) == DIGEST_SIZE:
                         yield digest
 
@@ -174,23 +211,23 @@ class FileArea:
                 found.update(chunk)
         return found.digest() == digest
 
-    def remove_unless(self, used: Callable[[bytes], bool], digest: bytes, older_than: float) -> bool:
-        """Remove contents that are not `used` and at least `older_than` seconds old; returns whether it did."""
+    def remove_unless(self, used: Callable[[bytes], bool], digest: bytes, older_than: float) -> int | None:
+        """Remove contents that are not `used` and at least `older_than` seconds old; returns their size if it did."""
         path = self.path_of(digest)
-        if used(digest) or time.time() - path.stat().st_mtime < older_than:
-            return False
-        path.unlink()
-        with contextlib.suppress(OSError):  # other contents share the directory
-            path.parent.rmdir()
-        return True
+        with self._placing:
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                return None
+            if used(digest) or time.time() - status.st_mtime < older_than:
+                return None
+            path.unlink()
+            with contextlib.suppress(OSError):  # other contents share the directory
+                path.parent.rmdir()
+        return status.st_size
 
-    def _explained(self, error: OSError) -> Exception:
-        import errno
 
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return StoreFull(
-                f"the disk of {self.path} is full: the file was not kept; make room and try again", self.path
-            )
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            return StoreReadOnly(f"{self.path} cannot be written: check its permissions and its disk", self.path)
-        return error
+def _close_quietly(file: BinaryIO) -> None:
+    """Close a file that was flushed, or is not wanted: what closing it says has been said."""
+    with contextlib.suppress(OSError):
+        file.close()

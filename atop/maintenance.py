@@ -36,7 +36,14 @@ class CompactReport:
 def compact(
     store: Store, keep: timedelta, progress: Callable[[str], None] | None, grace: float | None
 ) -> CompactReport:
-    """Give disk space back, in steps that leave the store in use."""
+    """Give disk space back, in steps that leave the store in use; one caller at a time."""
+    with store._caring:
+        return _compact(store, keep, progress, grace)
+
+
+def _compact(
+    store: Store, keep: timedelta, progress: Callable[[str], None] | None, grace: float | None
+) -> CompactReport:
     report = CompactReport()
     tell = progress or (lambda step: None)
     tell("finishing the removal of indexes")
@@ -84,6 +91,7 @@ def _trim_batch(store: Store, batch: list[Commit], report: CompactReport) -> Non
 def _collect(store: Store, grace: float, report: CompactReport) -> None:
     """Remove contents that neither an item nor the journal names."""
     area, engine = store._file_area, store._engine
+    engine.flush()  # a commit that let go of contents must not be lost by a crash once they are
 
     def used(digest: bytes) -> bool:
         return engine.counter(file_counter(digest)) > 0
@@ -91,8 +99,8 @@ def _collect(store: Store, grace: float, report: CompactReport) -> None:
     for digest in area.digests():
         if used(digest):
             continue
-        size = area.path_of(digest).stat().st_size
         with engine.no_commits():  # a commit that names it looks whether it is there, just before it is made
-            if area.remove_unless(used, digest, grace):
-                report.files += 1
-                report.bytes += size
+            size = area.remove_unless(used, digest, grace)
+        if size is not None:
+            report.files += 1
+            report.bytes += size

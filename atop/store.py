@@ -143,6 +143,7 @@ class Store(ClassicStore):
         self.path = Path(path).expanduser().absolute()
         self._clock_lock = threading.Lock()
         self._patience = threading.Lock()
+        self._caring = threading.Lock()  # held by a backup or compaction: what one copies the other must not remove
         self._closed = False
         self._prepare(create)
         with contextlib.ExitStack() as opened:
