@@ -34,7 +34,7 @@ class Change:
 
     kind: Kind
     item_id: int
-    base: int  # the item's version before; 0 for a new item
+    base: int  # the item's version before; 0 for a new item; for one that was brought back, the commit that deleted it
     before: Mapping[str, Any]  # old values of the attributes that changed; all of them where the item was deleted
     added: tuple[str, ...] = ()  # attributes that it did not have before
     pools: tuple[int, ...] | None = None  # the pools it was in, if that changed
@@ -81,7 +81,7 @@ class Revision:
 def _change(fields: tuple[Any, ...]) -> Change:
     kind = _KINDS[fields[0]]
     if kind == "created":
-        return Change(kind, fields[1], 0, {})
+        return Change(kind, fields[1], fields[2] if len(fields) > 2 else 0, {})
     if kind == "deleted":
         type_name, schema, attributes, pools = fields[3]
         return Change(kind, fields[1], fields[2], attributes, (), pools, (type_name, schema))
@@ -154,14 +154,15 @@ def revisions(engine: Engine, item_id: int, state: State, number_of: Any) -> Ite
         change = next((c for c in commit.changes if c.item_id == item_id), None)
         if change is None:
             return
-        after = dict(attributes)
+        after = {} if change.kind == "deleted" else dict(attributes)
         for name in change.added:
             attributes.pop(name, None)
         attributes.update(change.before)
+        if change.kind == "created":  # or brought back: `base` is the deletion, which has the attributes from before
+            attributes = {}
         names = after if change.kind == "created" else [*change.before, *change.added]
-        old: Mapping[str, Any] = {} if change.kind == "created" else attributes
-        yield Revision(commit, change.kind, after, {n: (old.get(n), after.get(n)) for n in names})
-        version = 0 if change.kind == "created" else change.base
+        yield Revision(commit, change.kind, after, {n: (attributes.get(n), after.get(n)) for n in names})
+        version = change.base
 
 
 def check_chain(engine: Engine) -> Iterator[str]:

@@ -72,7 +72,8 @@ class Entry:
         self.pools = pools
         self.deleted = False
         self.touched = False
-        self.restored: tuple[str, int] | None = None  # type name and schema version, where it is not the class's
+        # Of an item that is brought back: its type name and schema version, and the commit that deleted it.
+        self.restored: tuple[str, int, int] | None = None
         self.level = level  # the savepoint that knows how to undo what was done since
 
     def stored(self) -> dict[str, Any]:
@@ -169,10 +170,10 @@ class Transaction:
             self._savepoints[-1].setdefault(item._id, None)
         self._changed(item._id)
 
-    def restore(self, item: Item, type_name: str, schema: int, attributes: dict[str, Any]) -> None:
-        """Add an item that was deleted, as it was."""
+    def restore(self, item: Item, type_name: str, schema: int, attributes: dict[str, Any], deletion: int) -> None:
+        """Add an item as it was before the commit `deletion`."""
         self.create(item, attributes)
-        self.entries[item._id].restored = type_name, schema
+        self.entries[item._id].restored = type_name, schema, deletion
         item._after_restore(self)
 
     def write(self, item: Item) -> dict[str, Any]:

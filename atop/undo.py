@@ -61,7 +61,7 @@ class _Undo:
             cls = Item
         item = self._store._objects.object_for(cls, change.item_id)
         state = item._adapt(State(0, type_name, schema, dict(change.before), ()))
-        self._transaction.restore(item, type_name, state.schema, state.attributes)
+        self._transaction.restore(item, type_name, state.schema, state.attributes, self._commit.commit_id)
         self._transaction.set_pools(item, change.pools or ())
         self._restored.append(item)
 
@@ -125,8 +125,11 @@ class _Undo:
     def _check_untouched(self, item: Item, names: set[str]) -> None:
         """Refuse if a commit after this one changed any of these attributes."""
         later, own = self._since(item)
+        now = item._state or item._load()
+        schema = (now.raw or now).schema
         for revision in later:
-            if _change_of(revision, item.item_id).schema:
+            before = _change_of(revision, item.item_id).schema
+            if before is not None and before[1] != schema:
                 self._refuse(
                     f"item {item.item_id} was upgraded since by commit {revision.commit.number} "
                     f"({revision.commit.label!r}): change it by hand"
@@ -141,10 +144,7 @@ class _Undo:
                 )
 
     def _since(self, item: Item) -> tuple[list[Revision], Revision | None]:
-        """The item's revisions after the commit, latest first, and the commit's own.
-
-        There is none of its own for an item that was deleted and brought back since: its history begins anew then.
-        """
+        """The item's revisions after the commit, latest first, and the commit's own, if the journal still has it."""
         later: list[Revision] = []
         for revision in item.history():
             if revision.commit.commit_id == self._commit.commit_id:

@@ -152,7 +152,7 @@ class Builder:
 
     def _create(self, item_id: int, entry: Entry) -> None:
         cls = type(entry.item)
-        type_name, schema = entry.restored or (cls._type_name, cls._schema)
+        type_name, schema, deletion = entry.restored or (cls._type_name, cls._schema, 0)
         attributes = entry.stored()
         key = pack_u64(item_id)
         pools = entry.pools
@@ -167,7 +167,7 @@ class Builder:
                 self._refer(item_id, entry, {}, attributes)
                 self._use_files({}, attributes)
                 break
-        self._changes.append((CREATED, item_id))
+        self._changes.append((CREATED, item_id, deletion) if deletion else (CREATED, item_id))
         state = new_state(State, (self._commit_id, type_name, schema, attributes, pools, None))
         self.states.append((entry.item, state))
 

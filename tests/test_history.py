@@ -329,6 +329,26 @@ def test_an_undo_can_be_undone_and_that_again(store: Store) -> None:
         assert bool(list(store.items())) is there
 
 
+def test_undoing_backwards_commit_by_commit_leads_to_the_beginning(store: Store) -> None:
+    ada = Person(store, name="Ada")
+    ada.name = "Eve"
+    ada.delete()
+    for commit in list(store.history()):
+        store.undo(commit)
+    assert not list(store.items())
+
+
+def test_the_history_of_an_item_that_was_brought_back_goes_on_before_its_deletion(store: Store) -> None:
+    ada = Person(store, name="Ada")
+    ada.name = "Eve"
+    ada.delete()
+    store.undo(last(store))
+    revisions = list(ada.history())
+    assert [r.kind for r in revisions] == ["created", "deleted", "changed", "created"]
+    assert [dict(r.attributes).get("name") for r in revisions] == ["Eve", None, "Eve", "Ada"]
+    assert revisions[1].changed["name"] == ("Eve", None)
+
+
 # -- undo among later commits
 
 
