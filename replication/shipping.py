@@ -190,7 +190,7 @@ class Shipping:
         self._arrived.set()
 
     def stop(self) -> None:
-        """Leave the environment. Threads that wait for the engine's locks, which the caller may hold, find out later."""
+        """Leave the environment. Threads that wait for the engine's locks, maybe held by the caller, find out later."""
         with self._processing:
             self._environment = None
         self._arrived.set()
@@ -236,6 +236,9 @@ class Shipping:
             self._listener(Elected())
         elif event == db.DB_EVENT_REP_STARTUPDONE:
             self._listener(InStep())
+        elif event == db.DB_EVENT_REP_INIT_DONE:
+            if self._engine is not None:
+                self._engine.replaced = True
         elif event == db.DB_EVENT_PANIC:
             self._listener(Broken("the database has failed"))
 
