@@ -22,9 +22,11 @@ from test_pim_import import load_samples  # noqa: F401 - a fixture
 from atop import Item, Store
 from atop.errors import NoSuchPool, UnknownFormat
 from atop.pim import Contact, Event, Message, Note, Report, export_pool, import_file, open_pool
-from atop.pim.exporting import BOOKKEEPING
 
 UTC = datetime.UTC
+
+# Attributes that are about an import, and not about what was imported.
+IMPORTS = {"fingerprint", "import_key", "import_mark"}
 
 
 class Author(Item, type_name="example.Author"):
@@ -65,7 +67,7 @@ def plain(value: Any) -> Any:
 def attributes(store: Store, pool: str, key: str = "uid") -> dict[str, dict[str, Any]]:
     """All attributes of all items of a pool, by uid."""
     return {
-        getattr(item, key): {name: plain(v) for name, v in item.attributes.items() if name not in BOOKKEEPING}
+        getattr(item, key): {name: plain(v) for name, v in item.attributes.items() if name not in IMPORTS}
         for item in store.pool(pool)
     }
 
@@ -176,6 +178,39 @@ def test_items_that_refer_to_each_other_do_so_again(store: Store, other: Store, 
     before = commits(other)
     assert counts(import_file(other, tmp_path / "a.jsonl"))[:4] == (0, 0, 3, 0)
     assert commits(other) == before
+
+
+def test_an_import_stopped_before_its_references_were_set_is_finished_by_the_next(
+    store: Store, other: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authors(store)
+    export_pool(store, "authors", tmp_path / "a.jsonl")
+    with monkeypatch.context() as patch:
+        patch.setattr("atop.pim.intake.Intake.refer", lambda *_: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            import_file(other, tmp_path / "a.jsonl")
+    assert [author.friend for author in other.pool("authors")] == [None] * 3
+    assert counts(import_file(other, tmp_path / "a.jsonl"))[:4] == (0, 2, 1, 0)
+    ada, charles, _mary = other.pool("authors")
+    assert (ada.friend, charles.friend) == (charles, ada)
+
+
+def test_an_item_of_another_class_changed_here_stays_changed(store: Store, other: Store, tmp_path: Path) -> None:
+    authors(store)
+    export_pool(store, "authors", tmp_path / "a.jsonl")
+    import_file(other, tmp_path / "a.jsonl")
+    ada, charles, mary = other.pool("authors")
+    ada.pages, ada.friend, mary.friend = 7, mary, ada
+    assert counts(import_file(other, tmp_path / "a.jsonl")) == (0, 0, 3, 0, 0)
+    assert (ada.pages, ada.friend, mary.friend, charles.friend) == (7, mary, ada, ada)
+
+
+def test_an_applications_own_fingerprint_is_exported(store: Store, other: Store, tmp_path: Path) -> None:
+    store.pool("keys").add(Item(store, name="k", fingerprint="ab:cd"))
+    for name in ("keys.jsonl", "keys.csv"):
+        export_pool(store, "keys", tmp_path / name)
+        import_file(other, tmp_path / name)
+    assert [key.fingerprint for key in other.pool("keys")] == ["ab:cd"] * 2
 
 
 def test_an_export_of_other_items_brought_back_to_its_own_store_changes_nothing(store: Store, tmp_path: Path) -> None:

@@ -313,6 +313,18 @@ def test_a_folder_of_files_is_imported_file_by_file(store: Store, write: Write, 
     assert seen[-1] == (5, 5)
 
 
+def test_two_address_books_of_one_folder_are_two_versions_of_the_same_people(store: Store, write: Write) -> None:
+    write("all/2023.vcf", *card("1", "Ada"), *card("2", "Charles"))
+    path = write("all/2024.vcf", *card("1", "Ada King"), *card("2", "Charles"))
+    assert counts(import_file(store, path.parent)) == (2, 1, 1, 0)
+    assert names(store, "contacts", "name") == ["Ada King", "Charles"]
+
+
+def test_a_mailbox_of_apple_is_called_as_its_folder(store: Store, write: Write) -> None:
+    import_file(store, write("Work.mbox/mbox", *mail("1@b", "Hi", "text")).parent)
+    assert names(store, "messages", "folder") == ["Work"]
+
+
 @pytest.mark.parametrize(
     ("name", "start", "expected"),
     [

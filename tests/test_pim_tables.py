@@ -141,6 +141,15 @@ def test_a_list_of_addresses_made_with_a_spreadsheet() -> None:
     assert state["birthday"] == datetime.date(1980, 12, 31)
 
 
+def test_a_second_column_of_the_same_meaning_is_kept() -> None:
+    state = one("Name,File As,Notes,Comment,Street,Address,Home City,Home City", "Ada,Lovelace,a,b,c,d,e,f")
+    assert (state["note"], state["addresses"][0]["street"]) == ("a", "c")
+    kept = {entry["parameters"]["LABEL"][0]: entry["value"] for entry in state["properties"]}
+    assert kept == {"File As": "Lovelace", "Comment": "b", "Address": "d", "Home City": "f"}
+    state = one("Subject,Start Date,Description,Notes", "Lunch,2024-05-30,a,b")
+    assert (state["description"], state["properties"][0]["value"]) == ("a", "b")
+
+
 def test_a_date_that_can_be_read_two_ways_is_kept_as_text_unless_another_row_tells() -> None:
     unclear = one("Name,Email,Birthday", "Ada,a@b,4/5/1985")
     assert (unclear["birthday"], unclear["birthday_text"]) == (None, "4/5/1985")

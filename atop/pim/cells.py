@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
+from atop import Item
 from atop.item import class_named
 from atop.pim.typed import Decoder, dumps
 
@@ -43,13 +44,15 @@ _PLAIN: dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]] = {
 }
 
 
-@cache
 def columns_of(type_name: str) -> dict[str, Column]:
     """The attributes that a class annotates, in order; none for a class that is not imported."""
     cls = class_named(type_name)
+    return {} if cls is None else _columns(cls)
+
+
+@cache
+def _columns(cls: type[Item]) -> dict[str, Column]:
     columns: dict[str, Column] = {}
-    if cls is None:
-        return columns
     for base in reversed(cls.__mro__):
         for name, annotation in inspect.get_annotations(base).items():
             field = cls._fields.get(name)

@@ -22,7 +22,6 @@ PLAIN = {
     "name": "name",
     "full name": "name",
     "display name": "name",
-    "file as": "",
     "given name": "given",
     "first name": "given",
     "vorname": "given",
@@ -251,13 +250,12 @@ def _settle(state: dict[str, Any]) -> None:
         state["birthday_text"] = "" if state["birthday"] else text
     for (what, _number), parts in numbered.items():
         _settle_numbered(state, what, parts)
-    plain = state.pop("_address", {})
+    addresses = state.pop("_addresses", {})
     if state["city"]:
-        plain.setdefault("city", state["city"])
-    if plain:
-        state["addresses"].insert(0, {**plain, "kinds": []})
-    for kind, parts in state.pop("_addresses", {}).items():
-        state["addresses"].append({**parts, "kinds": [kind]})
+        addresses = {"": {}, **addresses}  # the first
+        addresses[""].setdefault("city", state["city"])
+    for kind, parts in addresses.items():
+        state["addresses"].append({**parts, "kinds": [kind] if kind else []})
     for attribute, first in (("emails", "email"), ("phones", "phone")):
         if state[attribute]:
             state[first] = state[attribute][0]["value"]
@@ -325,20 +323,18 @@ def _filler(plain: str, heading: str, has_job_title: bool) -> _Filler:
     if plain in PLAIN:
         return _in_attribute(PLAIN[plain], heading)
     if plain in PLAIN_ADDRESS:
-        return lambda state, text, order: state.setdefault("_address", {}).setdefault(PLAIN_ADDRESS[plain], text)
+        return _in_address("", PLAIN_ADDRESS[plain], heading)
     kind, _, word = plain.partition(" ")
     if kind in ADDRESS_KINDS and word in ADDRESS_WORDS:
-        return lambda state, text, order: (
-            state.setdefault("_addresses", {}).setdefault(ADDRESS_KINDS[kind], {}).setdefault(ADDRESS_WORDS[word], text)
-        )
+        return _in_address(ADDRESS_KINDS[kind], ADDRESS_WORDS[word], heading)
     return lambda state, text, order: _keep(state, heading, text)
 
 
 def _in_attribute(attribute: str, heading: str) -> _Filler:
     def fill(state: dict[str, Any], text: str, order: DateOrder) -> None:
-        if attribute and not state[attribute]:
+        if not state[attribute]:
             state[attribute] = text
-        elif attribute and state[attribute] != text:
+        elif state[attribute] != text:
             _keep(state, heading, text)
 
     return fill
@@ -347,6 +343,15 @@ def _in_attribute(attribute: str, heading: str) -> _Filler:
 def _in_list(attribute: str, kinds: list[str]) -> _Filler:
     def fill(state: dict[str, Any], text: str, order: DateOrder) -> None:
         state[attribute].append({"value": text, "kinds": list(kinds)})
+
+    return fill
+
+
+def _in_address(kind: str, part: str, heading: str) -> _Filler:
+    def fill(state: dict[str, Any], text: str, order: DateOrder) -> None:
+        address = state.setdefault("_addresses", {}).setdefault(kind, {})
+        if address.setdefault(part, text) != text:
+            _keep(state, heading, text)
 
     return fill
 

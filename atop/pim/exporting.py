@@ -26,8 +26,8 @@ from atop import File, Item, Pool, Store
 from atop.errors import NoSuchFile, UnknownFormat
 from atop.pim.cells import MORE_HEADING, TYPE_HEADING, Column, columns_of, write_cell
 from atop.pim.ical_out import CalendarWriter
-from atop.pim.incoming import RECORD_ERRORS, reason_of
-from atop.pim.items import Contact, Event, Note
+from atop.pim.incoming import IMPORT_KEY, IMPORT_MARK, RECORD_ERRORS, reason_of
+from atop.pim.items import KINDS, Contact, Event, Note
 from atop.pim.jsonl import file_lines, header_line, item_line
 from atop.pim.report import MAX_NAMED, Progress
 from atop.pim.rows import MAX_COLUMNS
@@ -46,8 +46,10 @@ SUFFIXES: dict[str, ExportFormat] = {
     ".ndjson": "jsonl",
 }
 
-# Attributes that are about imports and not about what was imported.
-BOOKKEEPING = frozenset({"fingerprint", "import_key"})
+# Attributes that are about imports and not about what was imported: of contacts, events, messages and notes, and of
+# items of other classes.
+OWN_BOOKKEEPING = frozenset({"fingerprint"})
+BOOKKEEPING = frozenset({IMPORT_KEY, IMPORT_MARK})
 
 # Digests remembered so that contents shared by items are written once; past it, some are written again.
 MAX_REMEMBERED_FILES = 100_000
@@ -124,7 +126,8 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
 
 def attributes_of(item: Item) -> dict[str, Any]:
     """The attributes of an item that an export has."""
-    return {name: value for name, value in item.attributes.items() if name not in BOOKKEEPING}
+    skipped = OWN_BOOKKEEPING if item.type_name in KINDS else BOOKKEEPING
+    return {name: value for name, value in item.attributes.items() if name not in skipped}
 
 
 class _Writer:
@@ -234,8 +237,9 @@ class _Table(_Writer):
         """The attributes of all items: those that their classes annotate, then others as they come."""
         names: dict[str, None] = {}
         for item in self._pool:
-            for name in (*columns_of(item.type_name), *item.attributes):
-                if name not in BOOKKEEPING and len(names) < MAX_COLUMNS - 2:
+            own = attributes_of(item)
+            for name in (*(n for n in columns_of(item.type_name) if n in own), *own):
+                if len(names) < MAX_COLUMNS - 2:
                     names.setdefault(name)
         return list(names)
 

@@ -125,8 +125,8 @@ class _Importer:
             self._progress(total, total)
 
     def _take_found(self, path: Path, flags: tuple[str, ...], folder: str | None) -> None:
+        self._intake.begin(str(path), folder or "", "")
         if folder is not None:
-            self._intake.begin(str(path), folder, "")
             found = read_message_file(path)
             self._intake.add(_message_of(found if isinstance(found, Broken) else found._replace(flags=flags)))
             return
@@ -134,11 +134,12 @@ class _Importer:
         if kind is not None:
             self._take(path, kind, None, path)
         else:
-            self._intake.begin(str(path), "", "")
             self._intake.add(Broken(0, "is of no format that can be imported"))
 
     def _take(self, path: Path, kind: Format, watch: Watch | None, called: Path) -> None:
-        self._intake.begin(str(called), path.stem if kind == "mbox" else "", path.stem)
+        # The mailboxes of Apple Mail are folders, each with a file called mbox.
+        folder = path.parent.stem if path.name == "mbox" and path.parent.suffix == ".mbox" else path.stem
+        self._intake.begin(str(called), folder if kind == "mbox" else "", path.stem)
         if kind == "jsonl":
             self._take_export(path, watch)
         elif kind == "icalendar":
@@ -170,8 +171,8 @@ class _Importer:
         if reader.refers:
             decoder = Decoder(intake.item_of, self._find_file)
             with LineFile(path) as lines:
-                for line, exported_id, typed in read_references(lines):
-                    intake.refer(line, exported_id, typed, decoder)
+                for referring in read_references(lines):
+                    intake.refer(referring, decoder)
         intake.forget_items()
 
     def _find_file(self, info: FileInfo) -> File | None:

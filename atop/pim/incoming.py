@@ -29,6 +29,11 @@ def reason_of(error: Exception) -> str:
     return str(error) if isinstance(error, ValueError) else f"cannot be read ({type(error).__name__}: {error})"
 
 
+# Attributes by which an item of a class that has no `uid` is known again, and its record seen to be the same.
+IMPORT_KEY = "import_key"
+IMPORT_MARK = "import_mark"
+
+
 class Readable(Protocol):
     """What the writers need of a File: a `Content` does as well."""
 

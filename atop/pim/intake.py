@@ -27,8 +27,9 @@ from atop.errors import (
 )
 from atop.item import class_named
 from atop.pim import revisions
-from atop.pim.incoming import Broken, Content, Kind, Record
-from atop.pim.items import CLASSES, POOLS, open_pool
+from atop.pim.incoming import IMPORT_KEY, IMPORT_MARK, Broken, Content, Kind, Record
+from atop.pim.items import CLASSES, KINDS, POOLS, open_pool
+from atop.pim.jsonl import Referring
 from atop.pim.report import OnSkip, Report, Skipped
 from atop.pim.seen import Seen
 from atop.pim.typed import Decoder, encode
@@ -59,9 +60,8 @@ RESERVED_POOLS = frozenset({"devices", "conflicts"})
 
 PIM_POOLS = frozenset(name for name, _ in POOLS.values())
 
-IMPORT_KEY = "import_key"  # attribute by which items of other classes are known again
-
-Outcome = Literal["added", "updated", "unchanged"]
+# What became of a record. "same" is counted as unchanged: it is the very record that was imported last.
+Outcome = Literal["added", "updated", "unchanged", "same"]
 
 
 class Refused(ValueError):
@@ -87,6 +87,7 @@ class Intake:
     def begin(self, path: str, folder: str, pool_name: str) -> None:
         """The records that follow are from this file, and from this mail folder; items go into this pool."""
         self._path, self._folder, self.pool_name = path, folder, pool_name
+        self._seen.begin()
 
     def close(self) -> None:
         """Let go of the temporary file."""
@@ -141,7 +142,7 @@ class Intake:
             return
         for record, (outcome, item_id) in zip(batch, outcomes, strict=True):
             if item_id:
-                self._report.count(outcome)
+                self._report.count("unchanged" if outcome == "same" else outcome)
                 self._seen.note(record, item_id, outcome)
                 for loss in record.losses:
                     self._lose(record.line, loss, record.path)
@@ -185,7 +186,7 @@ class Intake:
         if here is None:
             return self._create(record, pool, record.state)
         if here.fingerprint == record.fingerprint:
-            return "unchanged", here
+            return "same", here
         older = revisions.why_older(_Attributes(here), record)
         if older:
             raise Refused(older)
@@ -193,7 +194,7 @@ class Intake:
             # Two records of one file that share a UID and differ: neither may overwrite the other.
             uid = f"{record.uid}#{record.fingerprint.hex()[:12]}"
             here = self._find(record, uid)
-            return ("unchanged", here) if here is not None else self._create(record, pool, {**record.state, "uid": uid})
+            return ("same", here) if here is not None else self._create(record, pool, {**record.state, "uid": uid})
         return self._update(here, record, record.state)
 
     def _take_exported(self, record: Record, pool: Pool) -> tuple[Outcome, Item]:
@@ -213,7 +214,7 @@ class Intake:
                 raise Refused("cancels an event that is not here")
             return self._create(record, pool, revisions.event_of_exceptions(record))
         if here.fingerprint == record.fingerprint:
-            return "unchanged", here
+            return "same", here
         attributes = _Attributes(here)
         if record.patch:
             return self._update(
@@ -238,7 +239,7 @@ class Intake:
         if here is None:
             return self._create(record, pool, {**state, "uid": uid, "folder": record.folder})
         if here.fingerprint == record.fingerprint:
-            return "unchanged", here
+            return "same", here
         # A copy elsewhere adds to what is known.
         flags = sorted({*here.flags, *state["flags"]})
         labels = list(dict.fromkeys([*here.labels, *state["labels"]]))
@@ -253,8 +254,10 @@ class Intake:
         if here is not None:
             if type(here) is not cls:
                 raise Refused(f"is a {record.type_name!r}, and here it is a {here.type_name!r}")
+            if getattr(here, IMPORT_MARK, b"") == record.fingerprint:
+                return "same", here
             return self._update(here, record, record.state)
-        state = {**record.state, **dict.fromkeys(record.references), IMPORT_KEY: record.uid}
+        state = {**record.state, **dict.fromkeys(record.references), IMPORT_KEY: record.uid, IMPORT_MARK: _mark(record)}
         item = cls(self._store, **state)
         pool.add(item)
         return "added", item
@@ -290,7 +293,7 @@ class Intake:
         cls = CLASSES[record.kind]
         values = {name: self._live(value) if name in HOLDERS else value for name, value in state.items()}
         values |= dict.fromkeys(record.references)
-        item = cls(self._store, **{**values, "fingerprint": record.fingerprint})
+        item = cls(self._store, **{**values, "fingerprint": _mark(record)})
         pool.add(item)
         self._here[record.kind, state["uid"]] = item
         return "added", item
@@ -305,8 +308,7 @@ class Intake:
         }
         if not changes:
             return "unchanged", item
-        if record.kind != "item":
-            changes.setdefault("fingerprint", state.get("fingerprint", record.fingerprint))
+        changes.setdefault(_mark_of(item), state.get("fingerprint", _mark(record)))
         for name, value in changes.items():
             setattr(item, name, self._live(value) if name in HOLDERS else value)
         return "updated", item
@@ -332,10 +334,16 @@ class Intake:
         item_id = self._seen.item_id(exported_id)
         return self._store.get(item_id) if item_id else None
 
-    def refer(self, line: int, exported_id: int, typed: Mapping[str, Any], decoder: Decoder) -> None:
-        """Set the attributes of an item that refer to others; where one is not found, an item that was here stays."""
+    def refer(self, referring: Referring, decoder: Decoder) -> None:
+        """Set the attributes of an item that refer to others; where one is not found, an item that was here stays.
+
+        Only then is the item marked as made of its record: so an import that was stopped before it is done again.
+        """
+        exported_id, typed = referring.exported_id, referring.typed
         outcome = self._seen.outcome(exported_id)
         losses: list[str] = []
+        if outcome == "same":
+            return
 
         def assign() -> bool:
             losses.clear()
@@ -349,6 +357,8 @@ class Intake:
                 for name, value in values.items()
                 if getattr(item, name, None) != value and (outcome == "added" or name not in lossy)
             }
+            if changes or outcome in ("added", "updated"):
+                changes[_mark_of(item)] = referring.fingerprint
             for name, value in changes.items():
                 setattr(item, name, value)
             return bool(changes)
@@ -362,7 +372,17 @@ class Intake:
             self._report.unchanged -= 1
             self._report.updated += 1
         for loss in losses:
-            self._lose(line, loss)
+            self._lose(referring.line, loss)
+
+
+def _mark_of(item: Item) -> str:
+    """The attribute that holds the fingerprint of the record that an item was made of."""
+    return "fingerprint" if item.type_name in KINDS else IMPORT_MARK
+
+
+def _mark(record: Record) -> bytes:
+    """The fingerprint to keep with an item now: none yet where references are still to be set."""
+    return b"" if record.references else record.fingerprint
 
 
 def _refers_already(item: Item, typed: Mapping[str, Any]) -> bool:

@@ -75,16 +75,16 @@ class Contact(_Identified, Item, type_name="pim.Contact"):
     files: list[dict[str, Any]] = []  # logos, sounds, keys
     parameters: dict[str, dict[str, list[str]]] = {}  # vCard property -> parameters, of those that occur once
     properties: list[dict[str, Any]] = []
-    fingerprint: bytes = b""  # of the record that was imported last; see `importing`
+    fingerprint: bytes = b""  # of the record that was imported last; see `intake`
 
 
 class Event(_Identified, Item, type_name="pim.Event"):
     """An appointment, or a task (`kind` "task", `end` the time it is due).
 
     Times carry the offset from UTC that holds at that moment, so they sort by instant and show the local time as
-    they are. `time_zone` says which clock: an IANA name, "UTC", the name of `time_zone_rules`, or empty for a time
-    that is the same on every clock ("floating"); floating times and the midnights of all-day events have offset 0.
-    `end` is the first moment after the event.
+    they are. `time_zone` says which clock: an IANA name, the name of `time_zone_rules`, "floating" for a time that is
+    the same on every clock, or empty for UTC. Floating times and the midnights of all-day events have offset 0.
+    `end` is the first moment after the event, or None where the file names none.
     """
 
     uid: str = ""

@@ -16,7 +16,7 @@ import base64
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, NamedTuple, cast
 
 from atop import File
 from atop.pim.incoming import RECORD_ERRORS, Broken, Record, fingerprint, hashed_uid, reason_of
@@ -167,13 +167,22 @@ class JsonLines:
         return record
 
 
-def read_references(lines: Iterable[bytes | None]) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Line, exported id and referring attributes, in typed form, of the items that refer to others."""
+class Referring(NamedTuple):
+    """The attributes of an exported item that refer to others, in typed form."""
+
+    line: int
+    exported_id: int
+    typed: dict[str, Any]
+    fingerprint: bytes  # of the whole record
+
+
+def read_references(lines: Iterable[bytes | None]) -> Iterator[Referring]:
+    """The items that refer to others; what is broken is left out."""
     for number, line in enumerate(lines, 1):
         if line is not None and b'"$ref"' in line:
             try:
                 entry = loads(decode(line))
-                yield number, entry["id"], _referring(entry["attributes"])
+                yield Referring(number, entry["id"], _referring(entry["attributes"]), fingerprint(line.strip()))
             except (ValueError, TypeError, KeyError):  # reported when the items were read
                 continue
 

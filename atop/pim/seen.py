@@ -16,6 +16,10 @@ class Seen:
         self._database.execute("create table items (exported integer primary key, item integer, outcome text)")
         self._database.execute("begin")
 
+    def begin(self) -> None:
+        """Another file begins: what came before in another one is not repeated in this."""
+        self._database.execute("delete from uids")
+
     def forget_items(self) -> None:
         """Forget the exported items."""
         self._database.execute("delete from items")

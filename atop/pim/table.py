@@ -18,7 +18,17 @@ from atop.pim.contact_table import ContactTable, DateOrder, date_order, looks_li
 from atop.pim.contentline import escape
 from atop.pim.ical import blank_event
 from atop.pim.ical_note import blank_note
-from atop.pim.incoming import RECORD_ERRORS, Broken, Kind, Record, fingerprint, hashed_uid, reason_of
+from atop.pim.incoming import (
+    IMPORT_KEY,
+    IMPORT_MARK,
+    RECORD_ERRORS,
+    Broken,
+    Kind,
+    Record,
+    fingerprint,
+    hashed_uid,
+    reason_of,
+)
 from atop.pim.items import KINDS
 from atop.pim.rows import Row, read_rows
 from atop.pim.times import UTC, parse_wall_time
@@ -136,9 +146,10 @@ class _EventRows(_Reader):
         state = blank_event()
         cells: dict[str, str] = {}
         for column, heading, cell in zip(self._columns, self._headings, row.cells, strict=False):
-            if column:
-                cells.setdefault(column, cell.strip())
-            elif cell.strip():
+            text = cell.strip()
+            if column and not cells.get(column):
+                cells[column] = text
+            elif text and cells.get(column) != text:
                 entry = {"name": "X-ATOP-COLUMN", "value": escape(cell), "parameters": {"LABEL": [heading]}}
                 state["properties"].append(entry)
         for name in ("summary", "description", "location"):
@@ -229,7 +240,7 @@ def attribute_name(heading: str) -> str:
     name = _NOT_IDENTIFIER.sub("_", heading.strip().lower()).strip("_")
     if name[:1].isdigit():
         name = f"column_{name}"
-    return f"{name}_" if hasattr(Item, name) or name in ("store", "import_key") else name
+    return f"{name}_" if hasattr(Item, name) or name in ("store", IMPORT_KEY, IMPORT_MARK) else name
 
 
 class _OwnRows(_Reader):
