@@ -75,16 +75,15 @@ class Outbox:
         self._lanes[lane].append(body)
         self.waiting[lane] += len(body)
 
-    def replace_all(self, body: bytes) -> None:
-        """Let `body` be the last message, in the urgent lane: what is not on its way yet is forgotten.
+    def forget(self) -> None:
+        """Forget what is not on its way yet; an urgent message of which a part has gone still goes.
 
-        Of the bulk lane that is everything: nothing may be appended to it afterwards.
+        Nothing may be appended to the bulk lane afterwards, of which a message may have been cut.
         """
         urgent, bulk = self._lanes
         bulk.clear()
         while len(urgent) > (self._begun[Lane.URGENT] > 0):
             urgent.pop()
-        urgent.append(body)
 
     def take(self, frames: int) -> list[bytes]:
         """The plaintexts of the next frames, at most so many (2 or more): urgent ones first, but not all of them."""

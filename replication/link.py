@@ -63,7 +63,7 @@ READ_BYTES: Final = 512 << 10
 FRAMES_AT_ONCE: Final = 4
 """Frames sent with one system call: what is urgent waits behind at most 256 KiB of log."""
 
-SEND_WAKE_SECONDS: Final = 0.5
+SEND_WAKE_SECONDS: Final = 0.2
 """How often a writer that the other side keeps waiting looks whether the link has ended."""
 
 
@@ -293,11 +293,8 @@ class Link:
                 self._shut_down()
             else:
                 self._end_by = time.monotonic() + self._timing.close_seconds
-                goodbye = encode(Goodbye(error.reason))
-                if error.reason is Reason.LEAVING:
-                    self._outbox.append(Lane.URGENT, goodbye)
-                else:
-                    self._outbox.replace_all(goodbye)
+                if error.reason is not Reason.LEAVING:
+                    self._outbox.forget()
             self._wake.notify()
 
     def _shut_down(self, how: int = socket.SHUT_RDWR) -> None:
@@ -341,15 +338,18 @@ class Link:
                 self._send_all(self._sealer.seal(plaintexts))
 
     def _send_farewell(self) -> None:
-        """Send what is still to be sent, with GOODBYE at its end, and wait for the other side to close."""
+        """Send what is still to be sent, then GOODBYE, and wait for the other side to close; nothing if it is gone."""
         while time.monotonic() < self._end_by:
             with self._wake:
                 plaintexts = self._outbox.take(FRAMES_AT_ONCE)
-            if not plaintexts:
-                break
-            self._send_all(self._sealer.seal(plaintexts))
-        self._shut_down(socket.SHUT_WR)
-        self._drained.wait(max(0.0, self._end_by - time.monotonic()))
+            if plaintexts:
+                self._send_all(self._sealer.seal(plaintexts))
+                continue
+            assert self._failure is not None  # noqa: S101 - what brought us here
+            self._send_all(self._sealer.seal_alone(encode(Goodbye(self._failure.reason))))
+            self._shut_down(socket.SHUT_WR)
+            self._drained.wait(max(0.0, self._end_by - time.monotonic()))
+            break
 
     def _send_all(self, data: bytes) -> None:
         view = memoryview(data)
