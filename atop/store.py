@@ -601,11 +601,13 @@ class Store(ClassicStore):
         """Copy the store, as it is now and while it is in use, to the new directory `target`. See `atop.restore`.
 
         Raises:
-            StoreError: `target` is there already.
+            StoreError: `target` is there already, or inside the store.
             StoreFull, StoreReadOnly: it cannot be written; what was written of it is removed.
+            StoreDamaged: pages of the store are damaged: there is no backup of such a store.
         """
         self._check_open()
-        back_up(self._engine, self._file_area, Path(target).expanduser().absolute(), progress)
+        with self._caring:
+            back_up(self, Path(target).expanduser().absolute(), progress)
 
     def verify(self, *, files: bool = True, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
         """Check everything: pages, records, indexes, counters, references, the journal's chain, contents of files."""
