@@ -18,16 +18,8 @@ from berkeleydb import db
 from workload import INDEXES, PAGE
 
 from atop import Item, Store
-from atop.engine import (
-    CHECKPOINT_KIB,
-    CHECKPOINT_MINUTES,
-    LOG_BUFFER,
-    LOG_FILE,
-    MAINTENANCE_SECONDS,
-    MAX_LOCKS,
-    PAGE_SIZE,
-    _suitable_cache,
-)
+from atop.engine import CHECKPOINT_KIB, CHECKPOINT_MINUTES, MAINTENANCE_SECONDS, _suitable_cache
+from atop.environment import LOG_BUFFER, LOG_FILE, MAX_LOCKS, PAGE_SIZE
 
 _u64 = struct.Struct(">Q").pack
 _prefix = struct.Struct(">QH").pack
