@@ -308,7 +308,37 @@ class Elect(_Message, frozen=True, tag=13):
     winner: Hash
 
 
-Structured = Hello | Ready | Goodbye | Ping | Pong | Gap | Ack | Commit | Committed | Refused | Status | Members | Elect
+class HistoryAsked(_Message, frozen=True, tag=14):
+    """To a master, before it is followed: does its journal have this commit number with this chain value?"""
+
+    number: U63
+    chain: Hash
+
+
+class HistoryAnswered(_Message, frozen=True, tag=15):
+    """Whether it does: then the history up to there is the same, and nothing is lost by following."""
+
+    number: U63
+    same: bool
+
+
+Structured = (
+    Hello
+    | Ready
+    | Goodbye
+    | Ping
+    | Pong
+    | Gap
+    | Ack
+    | Commit
+    | Committed
+    | Refused
+    | Status
+    | Members
+    | Elect
+    | HistoryAsked
+    | HistoryAnswered
+)
 Message = Log | Structured
 
 _OF_THE_LINK: Final = (Hello, Ready, Goodbye, Ping, Pong, Gap, Members)  # about the link itself: never passed on

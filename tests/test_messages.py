@@ -30,6 +30,8 @@ from replication.messages import (
     Gap,
     Goodbye,
     Hello,
+    HistoryAnswered,
+    HistoryAsked,
     Log,
     Lsn,
     Member,
@@ -86,6 +88,8 @@ EXAMPLES: list[Message] = [
     Status(Role.MASTER, 3, LAPTOP, 100, 12, bytes(32), [DESKTOP]),
     Members([Member(bytes(32), "laptop", 0, None, None), Member(b"\1" * 32, "desktop", 5, LAPTOP, 1_000)]),
     Elect(3, DESKTOP),
+    HistoryAsked(41, bytes(range(32))),
+    HistoryAnswered(41, True),
     Log(4, b"control", b"record"),
 ]
 each_example = pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)

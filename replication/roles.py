@@ -1,0 +1,375 @@
+"""Who is master: the decisions, and nothing else. Events go in, actions come out; no thread, socket or clock inside.
+
+Berkeley DB counts votes, compares logs and numbers the generations of masters. What is decided here is when to hold
+an election, when to take over without one, which of two masters gives way, and whether a master that was found may be
+followed: only if its history has all that is here.
+
+States (`messages.Role`), and what leads on from them:
+
+    STARTING   no link yet, no master; reads only. A link, the end of `start_grace`, a master.
+    REPLICA    follows `master`, or, where that is None, looks for one.
+    ELECTING   an election is being held. Its end, a master.
+    WAITING    a master was found, and this device's own history is still in place: either the answer is awaited
+               whether the master has all of it, or the copy that follows; or it has not (`parted`), and then nothing
+               is given up before it is in safety.
+    MASTER     commits are applied here.
+
+Devices are named by the 32 bytes of their id, here as on links. Time is in seconds, of any clock that goes forward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from .messages import Role, Status
+
+Id = bytes
+
+START_GRACE: Final = 2.0
+"""Seconds after the start in which a write waits for other devices before this one takes over without them."""
+
+ASK_SECONDS: Final = 0.5
+"""How often a device that knows of a master, and is not followed up by it, makes itself known again."""
+
+ELECTION_PAUSE: Final = 0.2
+"""Seconds between an election that brought no master and the next."""
+
+PRIORITY: Final = 100
+"""The priority of every device, as long as no setting says otherwise."""
+
+STALL_SECONDS: Final = 0.5
+"""How long a replica may stand still behind its master before it asks for what it lacks."""
+
+
+class Self(NamedTuple):
+    """How this device stands when something happens: read from the database."""
+
+    generation: int
+    number: int  # of the last commit
+    chain: bytes
+    found: Id | None = None  # the master that Berkeley DB has told of last
+
+
+# -- events
+
+
+class LinkUp(NamedTuple):
+    """There is a link to a device."""
+
+    device: Id
+
+
+class LinkDown(NamedTuple):
+    """There is none any more."""
+
+    device: Id
+
+
+class Heard(NamedTuple):
+    """A device has said how it stands."""
+
+    device: Id
+    status: Status
+
+
+class MasterFound(NamedTuple):
+    """Berkeley DB has found the master of a new generation, and waits for `Sync`."""
+
+    device: Id
+
+
+class HistoryAnswered(NamedTuple):
+    """The master has said whether its history contains this device's commit `number` with its chain value."""
+
+    device: Id
+    number: int
+    same: bool
+
+
+class Elected(NamedTuple):
+    """This device has won an election."""
+
+
+class ElectionEnded(NamedTuple):
+    """An election that this device took part in is over."""
+
+    failed: bool
+
+
+class ElectionWanted(NamedTuple):
+    """Another device has called an election."""
+
+
+class InStep(NamedTuple):
+    """What the master had when this device began to follow is here."""
+
+
+class Behind(NamedTuple):
+    """The master says that it has more commits than this device, or that it had to drop log records."""
+
+    dropped: bool = False
+
+
+class WriteWanted(NamedTuple):
+    """The program wants to commit."""
+
+
+class Appointed(NamedTuple):
+    """The device that was master has given way for this one."""
+
+
+class GaveWay(NamedTuple):
+    """This device was master and has given way for another; `to` is to say that it is master."""
+
+    to: Id
+
+
+class Tick(NamedTuple):
+    """Time has passed."""
+
+
+Event = (
+    LinkUp | LinkDown | Heard | MasterFound | HistoryAnswered | Elected | ElectionEnded | ElectionWanted | InStep
+    | Behind | WriteWanted | Appointed | GaveWay | Tick
+)  # fmt: skip
+
+
+# -- actions
+
+
+class HoldElection(NamedTuple):
+    """Hold an election among this many devices; at least `votes` must take part."""
+
+    sites: int
+    votes: int
+
+
+class BecomeMaster(NamedTuple):
+    """Apply commits here, as the master of a new generation."""
+
+
+class BecomeReplica(NamedTuple):
+    """Apply none; say to all that this device looks for a master, and for what it lacks."""
+
+
+class RaiseGeneration(NamedTuple):
+    """Being master, begin a new generation, so that devices which have seen a later one follow."""
+
+
+class AskHistory(NamedTuple):
+    """Ask a master whether its history contains this device's last commit."""
+
+    device: Id
+    number: int
+
+
+class Sync(NamedTuple):
+    """Let Berkeley DB follow the master it has found."""
+
+
+class Tell(NamedTuple):
+    """Send this device's status to all."""
+
+
+Action = HoldElection | BecomeMaster | BecomeReplica | RaiseGeneration | AskHistory | Sync | Tell
+
+
+@dataclass
+class Roles:
+    """The decisions of one device. `step` is the only way in.
+
+    Args:
+        own: this device's id.
+        members: how many devices the group has, this one included.
+        has_copy: whether there is a database here; without one a device only ever follows.
+        majority: whether only a side with more than half of the devices may have a master.
+    """
+
+    own: Id
+    members: int = 1
+    has_copy: bool = True
+    majority: bool = False
+    start_grace: float = START_GRACE
+    role: Role = Role.STARTING
+    master: Id | None = None  # the device that is followed, or about to be; this one's own id where it is master
+    parted: bool = False  # Invariant: only while WAITING: the master lacks commits that are here
+    peers: dict[Id, Status | None] = field(default_factory=dict)  # reachable devices, and what they said last
+    _started: float | None = None
+    _ask_at: float = 0.0
+    _elect_at: float = 0.0
+    _synced: tuple[Id, int] | None = None  # the master that was followed to the end last, and its generation
+    _rivals: set[Id] = field(default_factory=set)  # devices that were master while this one was
+    _behind_since: float | None = None
+    _behind_at: int = 0
+
+    def step(self, event: Event, now: float, me: Self) -> list[Action]:
+        """What is to be done about an event, in this order."""
+        if self._started is None:
+            self._started = now
+        before = (self.role, self.master, self.parted)
+        actions = self._react(event, now, me)
+        actions += self._consider(now, me)
+        if before != (self.role, self.master, self.parted) or isinstance(event, LinkUp):
+            actions.append(Tell())
+        return actions
+
+    def may_write(self) -> bool:
+        """Whether enough devices are reachable for a master among them."""
+        return not self.majority or 2 * (len(self.peers) + 1) > self.members
+
+    def may_take_over(self, now: float) -> bool:
+        """Whether this device may become master without asking: nobody is there to ask."""
+        started = self._started if self._started is not None else now
+        looked = self.members <= 1 or self.role is not Role.STARTING or now >= started + self.start_grace
+        return self.has_copy and not self.parted and not self.peers and self.may_write() and looked
+
+    # -- events
+
+    def _react(self, event: Event, now: float, me: Self) -> list[Action]:
+        match event:
+            case LinkUp(device):
+                self.peers[device] = None
+                if self.role is Role.STARTING:
+                    self._become_replica(None)
+            case LinkDown(device):
+                self.peers.pop(device, None)
+                if self.master == device:
+                    self._become_replica(None)
+                    self._elect_at = self._ask_at = now
+            case Heard(device, status):
+                if device in self.peers:
+                    self.peers[device] = status
+            case MasterFound(device):
+                return self._follow(device, me)
+            case HistoryAnswered(device, number, same):
+                return self._judge_history(device, number, same, me)
+            case InStep():
+                if self.role is Role.WAITING and self.master is not None:
+                    self.has_copy = True
+                    self._synced = (self.master, me.generation)
+                    self._become_replica(self.master)
+            case Elected():
+                return self._become_master()
+            case ElectionEnded():
+                if self.role is Role.ELECTING:
+                    self._become_replica(None)
+                    self._elect_at = now + ELECTION_PAUSE
+            case ElectionWanted():
+                if self.role in (Role.REPLICA, Role.STARTING) and self.master is None:
+                    self._elect_at = now
+            case Behind(dropped):
+                return self._catch_up(dropped, now, me)
+            case WriteWanted():
+                if self.role in (Role.REPLICA, Role.STARTING) and self.master is None and self.may_take_over(now):
+                    return self._become_master()
+            case Appointed():
+                if self.has_copy and not self.parted and self.may_write():
+                    return self._become_master()
+            case GaveWay(to):
+                self._become_replica(None)
+                self._elect_at = now + 5 * ELECTION_PAUSE if to in self.peers else now
+            case Tick():
+                pass
+        return []
+
+    def _follow(self, device: Id, me: Self) -> list[Action]:
+        self.role, self.master, self.parted = Role.WAITING, device, False
+        if not self.has_copy or not me.number:
+            return [Sync()]
+        return [AskHistory(device, me.number)]
+
+    def _judge_history(self, device: Id, number: int, same: bool, me: Self) -> list[Action]:
+        if self.role is not Role.WAITING or device != self.master:
+            return []  # the answer of one that is master no longer
+        if number != me.number:
+            return [AskHistory(device, me.number)]
+        self.parted = not same
+        return [Sync()] if same else []
+
+    def _catch_up(self, dropped: bool, now: float, me: Self) -> list[Action]:
+        """Ask for log records that did not arrive, if none came for a while, or it is known that some were lost."""
+        if self.role is not Role.REPLICA or self.master is None:
+            return []
+        if self._behind_since is None or self._behind_at != me.number:
+            self._behind_since, self._behind_at = now, me.number
+        if dropped or now - self._behind_since >= STALL_SECONDS:
+            self._behind_since = now
+            return [BecomeReplica()]
+        return []
+
+    # -- states
+
+    def _become_replica(self, master: Id | None) -> None:
+        self.role, self.master, self.parted = Role.REPLICA, master, False
+        self._behind_since = None
+
+    def _become_master(self) -> list[Action]:
+        self.role, self.master, self.parted = Role.MASTER, self.own, False
+        return [BecomeMaster()]
+
+    # -- what follows from how things stand
+
+    def _consider(self, now: float, me: Self) -> list[Action]:
+        if self.role is Role.MASTER:
+            return self._consider_as_master(me)
+        if self.master is not None:
+            if self.role is Role.WAITING and self.master in self.peers and now >= self._ask_at and self.parted:
+                self._ask_at = now + ASK_SECONDS
+                return [AskHistory(self.master, me.number)]  # it may have what it lacked by now
+            return []
+        if self.role is not Role.ELECTING:
+            return self._look_for_master(now, me)
+        return []
+
+    def _consider_as_master(self, me: Self) -> list[Action]:
+        if not self.may_write():
+            self._become_replica(None)
+            return [BecomeReplica()]
+        known = {device: status for device, status in self.peers.items() if status is not None}
+        for device, status in known.items():
+            if status.role is Role.MASTER:
+                self._rivals.add(device)
+                if (status.number, status.priority, device) > (me.number, PRIORITY, self.own):
+                    self._become_replica(None)
+                    return [BecomeReplica()]
+        self._rivals &= known.keys()
+        given_way = {device for device in self._rivals if known[device].role is not Role.MASTER}
+        self._rivals -= given_way
+        if any(
+            status.role is not Role.MASTER
+            and (status.generation > me.generation or (device in given_way and status.generation == me.generation))
+            for device, status in known.items()
+        ):
+            self._rivals |= given_way
+            return [RaiseGeneration()]
+        return []
+
+    def _look_for_master(self, now: float, me: Self) -> list[Action]:
+        known = {device: status for device, status in self.peers.items() if status is not None}
+        masters = [device for device, status in known.items() if status.role is Role.MASTER]
+        if masters:
+            if now < self._ask_at:
+                return []
+            self._ask_at = now + ASK_SECONDS
+            return [*self._resume(masters, known, me), BecomeReplica()]
+        voters = [device for device, status in known.items() if status.role is not Role.WAITING]
+        if not voters or len(known) < len(self.peers) or not self.has_copy or not self.may_write():
+            return []
+        if now < self._elect_at:
+            return []
+        self.role = Role.ELECTING
+        sites = len(voters) + 1
+        votes = sites // 2 + 1
+        if self.majority:
+            votes = max(votes, self.members // 2 + 1)
+        return [HoldElection(max(sites, votes), votes)]
+
+    def _resume(self, masters: list[Id], known: dict[Id, Status], me: Self) -> list[Action]:
+        """Go on with the master that Berkeley DB has been told of before, so that it will not tell of it again."""
+        if me.found is None or me.found not in masters or known[me.found].generation != me.generation:
+            return []
+        if self._synced == (me.found, me.generation):
+            self._become_replica(me.found)
+            return []
+        return self._follow(me.found, me)
