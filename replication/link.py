@@ -289,6 +289,7 @@ class Link:
                 return
             self._failure = error
             gone = isinstance(error, LinkLost) or (isinstance(error, LinkClosed) and not error.by_us)
+            gone = gone or error.reason is Reason.DUPLICATE  # the other side has given it up, and connected anew
             if gone:
                 self._shut_down()
             else:

@@ -40,7 +40,7 @@ from .sockets import adopt, close_politely, end, set_options
 
 log = logging.getLogger(__name__)
 
-BACKLOG: Final = 64
+BACKLOG: Final = 256
 """Connections that the kernel holds until they are accepted."""
 
 MAX_SOURCES: Final = 1024

@@ -11,7 +11,7 @@ of the one that decides:
     it has connected itself, or the link     the new one is refused as DUPLICATE: both have connected at once
     is younger than `SIMULTANEOUS_SECONDS`
     otherwise                                the other device has lost the link, and connects anew: the old one is
-                                             closed as DUPLICATE, and the new one is READY
+                                             closed without a word, and the new one is READY
 
 What it promises: for one device, `on_closed` of a link comes before `on_link` of the next one. A device that
 `Credentials` stop to accept gets no link after `close_device` has returned. After `close` nothing is left.

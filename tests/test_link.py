@@ -841,7 +841,7 @@ def test_no_key_and_no_content_in_repr_status_or_logs(caplog: pytest.LogCaptureF
 
 # The bytes that two devices exchange, with keys that are known: a difference is another protocol, and needs a version.
 TRANSCRIPT = """\
--> preamble b'atop link 1\n'
+-> preamble atop link 1
 -> noise: 34 bytes 4c2da5acfa4e90bc
 <- noise: 98 bytes c03d10362e22910a
 -> noise: 66 bytes 3ecc10eb15def7df
