@@ -367,7 +367,7 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
             return value if type(value) in ATOMS else self._present(name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not (self._setters.get(name) or self._stores(name)):
+        if not (type(self)._setters.get(name) or self._stores(name)):
             object.__setattr__(self, name, value)
             return
         stored = value if type(value) in ATOMS else to_stored(value, f"{self._label()}.{name}", self._store)

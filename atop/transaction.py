@@ -241,8 +241,7 @@ class Transaction:
         entry = self.entries[item_id] = Entry(item, state, dict(state.attributes), state.pools, len(self._savepoints))
         if self._savepoints:
             self._savepoints[-1].setdefault(item_id, None)
-        if self._overlay is not None:
-            self._overlay.stale.add(item_id)
+        self._changed(item_id)
         return entry
 
     def borrow(self, top: Any) -> None:
