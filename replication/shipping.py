@@ -21,17 +21,18 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from berkeleydb import db
 
 from atop.engine import TABLES, Engine, Head
 from atop.errors import StoreClosed, StoreError
 
+from .messages import Log
+
 log = logging.getLogger(__name__)
 
-Device = str  # the text of a device's id
-Position = tuple[int, int]  # a place in the log: number of the file, offset in it
+Device = bytes  # a device's id, as it is on links
 
 SELF = 0  # Berkeley DB's number for this environment; the others get 1, 2, 3 ... as they are first heard of
 # Messages given to Berkeley DB between two flushes of the log: more means fewer flushes and later acknowledgements.
@@ -45,21 +46,15 @@ REQUEST_AFTER, REQUEST_AT_MOST = 4_000, 128_000
 # How long an election waits for the votes of devices that do not answer, in microseconds.
 ELECTION_TIMEOUT = 500_000
 PRIORITY = 100
+MAX_FLAGS = 2**32 - 1  # what a message has room for
 # How soon a batch after which the tables could not be read is looked at again, in seconds.
 RETRY_SECONDS = 0.01
-
-
-class Record(NamedTuple):
-    """One message of Berkeley DB's. Only its own kind can read it."""
-
-    control: bytes
-    body: bytes
 
 
 class Outlet(Protocol):
     """Takes messages away."""
 
-    def ship(self, device: Device | None, record: Record) -> None:
+    def ship(self, device: Device | None, message: Log) -> None:
         """Queue a message for a device, or for all; returns at once, and never raises. Called inside commits."""
 
 
@@ -142,10 +137,10 @@ class Shipping:
         self._await_copy = await_copy
         self._environment: Any = None
         self._engine: Engine | None = None
-        self._devices: list[Device] = [""]  # by Berkeley DB's number
+        self._devices: list[Device] = [b""]  # by Berkeley DB's number
         self._numbers: dict[Device, int] = {}
         self._naming = threading.Lock()
-        self._inbox: deque[tuple[int, Record]] = deque()
+        self._inbox: deque[tuple[int, Log]] = deque()
         self._inbox_bytes = 0
         self._arrived = threading.Event()
         self._processing = threading.Lock()  # held while messages are processed, and while a role changes
@@ -209,13 +204,13 @@ class Shipping:
                 self._devices.append(device)
             return number
 
-    def receive(self, device: Device, record: Record) -> bool:
+    def receive(self, device: Device, message: Log) -> bool:
         """Queue a message that has arrived from a device; False if the queue is full, and it was dropped."""
         if self._inbox_bytes > INBOX_BYTES:
             self.dropped += 1
             return False
-        self._inbox.append((self._numbers.get(device) or self.number_of(device), record))
-        self._inbox_bytes += len(record.body)
+        self._inbox.append((self._numbers.get(device) or self.number_of(device), message))
+        self._inbox_bytes += len(message.record)
         if not self._arrived.is_set():
             self._arrived.set()
         return True
@@ -223,7 +218,7 @@ class Shipping:
     def _send(self, environment: Any, control: bytes, body: bytes, lsn: Any, number: int, flags: int) -> int:
         try:
             device = None if number == db.DB_EID_BROADCAST else self._devices[number]
-            self._outlet.ship(device, Record(control, body))
+            self._outlet.ship(device, Log(flags & MAX_FLAGS, control, body))
         except Exception:  # it must not get into Berkeley DB, which asks again for what is not delivered
             log.exception("a log record was not sent")
             return 1
@@ -278,23 +273,23 @@ class Shipping:
                 return False  # it has changed while this thread waited for its turn
             permanent = False
             for _ in range(min(len(self._inbox), BATCH_MESSAGES)):
-                number, record = self._inbox.popleft()
-                self._inbox_bytes -= len(record.body)
-                permanent |= self._process(environment, number, record)
+                number, message = self._inbox.popleft()
+                self._inbox_bytes -= len(message.record)
+                permanent |= self._process(environment, number, message)
             if permanent:
                 environment.log_flush()
             return permanent
 
-    def _process(self, environment: Any, number: int, record: Record) -> bool:
+    def _process(self, environment: Any, number: int, message: Log) -> bool:
         """Give Berkeley DB one message; returns whether it made commits permanent."""
         try:
-            result = environment.rep_process_message(record.control, record.body, number)[0]
+            result = environment.rep_process_message(message.control, message.record, number)[0]
         except db.DBRunRecoveryError as error:
             self._listener(Broken(str(error)))
             return False
         except db.DBError as error:
             # A message that cannot be processed is lost as if the link had lost it. Berkeley DB asks again.
-            log.debug("a message of %s was not processed: %s", self._devices[number], error)
+            log.debug("a message was not processed: %s", error)
             return False
         if result == db.DB_REP_HOLDELECTION:
             self._listener(ElectionNeeded())
@@ -334,17 +329,19 @@ class Shipping:
             if self._environment is not None:
                 self._environment.rep_sync()
 
-    def elect(self, sites: int, votes: int, priority: int = PRIORITY) -> None:
+    def elect(self, sites: int, votes: int, priority: int = PRIORITY) -> bool:
         """Hold an election among `sites` devices, of which `votes` must take part; returns at once.
 
-        Its end is told as `ElectionEnded`, after `Elected` or `MasterFound` if it brought a master. Only one at a time.
+        Its end is told as `ElectionEnded`, after `Elected` or `MasterFound` if it brought a master. False if the last
+        one has not ended yet: then nothing is done.
         """
-        if self._election is not None and self._election.is_alive():
-            return
+        if self._environment is None or (self._election is not None and self._election.is_alive()):
+            return False
         self._election = threading.Thread(
             target=self._elect, args=(self._environment, sites, votes, priority), name="atop-election", daemon=True
         )
         self._election.start()
+        return True
 
     def _elect(self, environment: Any, sites: int, votes: int, priority: int) -> None:
         failed = False
@@ -361,14 +358,5 @@ class Shipping:
     @property
     def generation(self) -> int:
         """The generation of masters that this environment is in; 0 if it is closed."""
-        environment = self._environment
-        return int(environment.rep_stat()["gen"]) if environment is not None else 0
-
-    @property
-    def position(self) -> Position:
-        """Where the log ends."""
-        environment = self._environment
-        if environment is None:
-            return (0, 0)
-        found = environment.log_stat()
-        return (int(found["cur_file"]), int(found["cur_offset"]))
+        with self._processing:
+            return int(self._environment.rep_stat()["gen"]) if self._environment is not None else 0

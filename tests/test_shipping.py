@@ -18,7 +18,8 @@ from atop import Item, Store
 from atop.engine import TABLES, Engine
 from atop.errors import NoMaster
 from atop.writeset import WriteSet
-from replication.shipping import Applied, Device, InStep, MasterFound, Notice, Record, Shipping
+from replication.messages import Log
+from replication.shipping import Applied, Device, InStep, MasterFound, Notice, Shipping
 
 CACHE = 4 << 20
 PATIENCE = 20.0  # seconds after which a test that waits has failed
@@ -38,18 +39,18 @@ class Network:
         self.nodes: dict[Device, Node] = {}
         self.cut: set[frozenset[Device]] = set()
         self.holding = False
-        self.held: list[tuple[Device, Device, Record]] = []
+        self.held: list[tuple[Device, Device, Log]] = []
         self._lock = threading.Lock()
 
-    def carry(self, origin: Device, destination: Device | None, record: Record) -> None:
+    def carry(self, origin: Device, destination: Device | None, message: Log) -> None:
         for name in list(self.nodes) if destination is None else [destination]:
             if name == origin or name not in self.nodes or frozenset((origin, name)) in self.cut:
                 continue
             with self._lock:
                 if self.holding:
-                    self.held.append((origin, name, record))
+                    self.held.append((origin, name, message))
                     continue
-            self.nodes[name].shipping.receive(origin, record)
+            self.nodes[name].shipping.receive(origin, message)
 
     def release(self, arrange: Callable[[list[Any]], None] = lambda messages: None) -> None:
         """Deliver what was held, after `arrange` has done with the list what it likes, and hold no longer."""
@@ -57,8 +58,8 @@ class Network:
             self.holding = False
             messages, self.held = self.held, []
         arrange(messages)
-        for origin, destination, record in messages:
-            self.nodes[destination].shipping.receive(origin, record)
+        for origin, destination, message in messages:
+            self.nodes[destination].shipping.receive(origin, message)
 
 
 class Node:
@@ -72,8 +73,8 @@ class Node:
         self.store = Store(path, cache_size=CACHE, replication=self)
         self.engine: Engine = self.store._engine
 
-    def ship(self, device: Device | None, record: Record) -> None:
-        self.network.carry(self.name, device, record)
+    def ship(self, device: Device | None, message: Log) -> None:
+        self.network.carry(self.name, device, message)
 
     def await_notice(self, kind: type[Notice]) -> Any:
         while True:
@@ -145,7 +146,7 @@ def network(directory: Path) -> Iterator[Network]:
 @pytest.fixture
 def desktop(network: Network, directory: Path) -> Node:
     """The master, with a pool of a few notes."""
-    node = Node(network, "desktop", directory / "desktop", master=True)
+    node = Node(network, b"desktop", directory / "desktop", master=True)
     with node.store.transaction():
         pool = node.store.pool("notes", indexes=["number"])
         for number in range(10):
@@ -156,7 +157,7 @@ def desktop(network: Network, directory: Path) -> Node:
 @pytest.fixture
 def laptop(network: Network, directory: Path, desktop: Node) -> Node:
     """A replica."""
-    return Node(network, "laptop", directory / "laptop")
+    return Node(network, b"laptop", directory / "laptop")
 
 
 def write_notes(node: Node, count: int) -> None:
@@ -197,9 +198,9 @@ def test_a_watch_on_a_replica_sees_every_commit_in_order(desktop: Node, laptop: 
 
 def test_a_replica_opened_again_goes_on_from_where_it_was(desktop: Node, laptop: Node, directory: Path) -> None:
     laptop.store.close()
-    del laptop.network.nodes["laptop"]
+    del laptop.network.nodes[b"laptop"]
     write_notes(desktop, 20)
-    again = Node(desktop.network, "laptop", directory / "laptop")
+    again = Node(desktop.network, b"laptop", directory / "laptop")
     again.follow()
     again.await_number(desktop.store.head.number)
     assert again.tables() == desktop.tables()
@@ -236,7 +237,7 @@ def test_a_replica_made_master_goes_on_with_the_history(desktop: Node, laptop: N
 
 def test_nothing_is_given_up_before_sync(desktop: Node, laptop: Node) -> None:
     network = desktop.network
-    network.cut.add(frozenset(("desktop", "laptop")))
+    network.cut.add(frozenset((b"desktop", b"laptop")))
     write_notes(desktop, 3)
     laptop.shipping.become_master()
     write_notes(laptop, 7)
@@ -254,7 +255,7 @@ def test_nothing_is_given_up_before_sync(desktop: Node, laptop: Node) -> None:
 
 def test_a_full_copy_replaces_what_objects_in_memory_show(desktop: Node, laptop: Node) -> None:
     held = laptop.store.get(next(iter(laptop.store.pool("notes"))).item_id, Note)
-    desktop.network.cut.add(frozenset(("desktop", "laptop")))
+    desktop.network.cut.add(frozenset((b"desktop", b"laptop")))
     desktop.store.get(held.item_id).text = "changed"
     for _ in range(20):
         Note(desktop.store, text="long" * 250_000)
