@@ -17,7 +17,7 @@ from typing import Any, Literal
 from atop.engine import CHAIN_SIZE, JOURNAL, Engine
 from atop.errors import NoSuchCommit, StoreDamaged, UnsafePickle
 from atop.ids import tag_of
-from atop.records import State, loads, pack_u64, unpack_u64
+from atop.records import State, checked, loads, pack_u64, unpack_u64
 from atop.writeset import CREATED, DELETED, UPDATED
 
 CHUNK = 50  # journal records read at once
@@ -51,6 +51,7 @@ class Commit:
     label: str
     chain: bytes  # over this commit and all before it
     _changes: tuple[tuple[Any, ...], ...]
+    _size: int  # of the record that it was read from, in bytes
 
     @property
     def device(self) -> int:
@@ -59,13 +60,19 @@ class Commit:
 
     @cached_property
     def changes(self) -> tuple[Change, ...]:
-        """What it changed, in order of item."""
-        return tuple(_change(fields) for fields in self._changes)
+        """What it changed, in order of item. Raises `UnsafePickle` if the record does not say so."""
+        try:
+            return tuple(_change(fields) for fields in checked(self._changes, self._size))
+        except (TypeError, ValueError, LookupError) as error:
+            raise _misshapen() from error
 
     @property
     def item_ids(self) -> tuple[int, ...]:
-        """The ids of the items it changed."""
-        return tuple(fields[1] for fields in self._changes)
+        """The ids of the items it changed. Raises `UnsafePickle` if the record does not say so."""
+        try:
+            return tuple(fields[1] for fields in self._changes)
+        except (TypeError, LookupError) as error:
+            raise _misshapen() from error
 
 
 @dataclass(frozen=True)
@@ -81,11 +88,15 @@ class Revision:
 def _change(fields: tuple[Any, ...]) -> Change:
     kind = _KINDS[fields[0]]
     if kind == "created":
-        return Change(kind, fields[1], fields[2] if len(fields) > 2 else 0, {})
-    if kind == "deleted":
+        change = Change(kind, fields[1], fields[2] if len(fields) > 2 else 0, {})
+    elif kind == "deleted":
         type_name, schema, attributes, pools = fields[3]
-        return Change(kind, fields[1], fields[2], attributes, (), pools, (type_name, schema))
-    return Change(kind, *fields[1:])
+        change = Change(kind, fields[1], fields[2], attributes, (), pools, (type_name, schema))
+    else:
+        change = Change(kind, *fields[1:])
+    if type(change.item_id) is not int or type(change.base) is not int or type(change.before) is not dict:
+        raise TypeError
+    return change
 
 
 def decode_commit(key: bytes, record: bytes) -> Commit:
@@ -94,9 +105,15 @@ def decode_commit(key: bytes, record: bytes) -> Commit:
     try:
         commit_id, time, label, changes = fields
         when = _EPOCH + timedelta(microseconds=time)
-        return Commit(commit_id, unpack_u64(key)[0], when, label, record[:CHAIN_SIZE], tuple(changes))
+        if type(commit_id) is not int or type(label) is not str:
+            raise TypeError
+        return Commit(commit_id, unpack_u64(key)[0], when, label, record[:CHAIN_SIZE], tuple(changes), len(record))
     except (TypeError, ValueError, OverflowError) as error:
-        raise UnsafePickle("a journal record does not have the shape of one: it is damaged, or not Atop's") from error
+        raise _misshapen() from error
+
+
+def _misshapen() -> UnsafePickle:
+    return UnsafePickle("a journal record does not have the shape of one: it is damaged, or not Atop's")
 
 
 def commit_at(engine: Engine, number: int) -> Commit:

@@ -6,6 +6,9 @@ An item record is its version (u64, big-endian) followed by a pickle, protocol 5
 Promises: what `dumps` writes, `loads` reads back equal. `loads` builds the value types of `atop.values` and nothing
 else, whoever wrote the bytes: a pickle that names any other class or function raises `UnsafePickle`, and nothing that
 it names is imported, called or changed. Damaged bytes raise `UnsafePickle` too, never an exception of pickle's own.
+What comes out is a tree of stored values, no deeper and no larger than the bytes account for, so that it can be walked.
+
+What it does not promise is that loading hostile bytes takes little memory: `pickles.scan` says beforehand.
 """
 
 from __future__ import annotations
@@ -13,19 +16,27 @@ from __future__ import annotations
 import datetime
 import decimal
 import io
+import operator
 import pickle
 import struct
 import uuid
 import zoneinfo
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from atop.errors import UnsafePickle, UnstorableValue
-from atop.values import ATOMS, FileInfo, Reference, UnknownValue, put_together, registered_types, take_apart
+from atop.pickles import scan
+from atop.values import ATOMS, MAX_DEPTH, FileInfo, Reference, UnknownValue, put_together, registered_types, take_apart
 
 PROTOCOL = 5
 # The largest record, in bytes, that is written: one record travels and is locked as a whole; contents belong in Files.
 MAX_RECORD = 64 << 20
+
+# Containers within containers that a record may have: more than `values.MAX_DEPTH` in a list of changes of the journal.
+DEEPEST = MAX_DEPTH + 10
+# Bytes of a pickle, and tuples in it, up to which it cannot nest them so deep that hashing one overflows the stack.
+UNSUSPICIOUS = 10_000
+_TUPLE_MAKERS = (pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.TUPLE, pickle.FROZENSET)
 
 pack_u64 = struct.Struct(">Q").pack
 unpack_u64 = struct.Struct(">Q").unpack_from
@@ -66,6 +77,27 @@ class _Constructor:
         raise UnsafePickle(f"a pickle tried to change {name!r} of what it may only call")
 
 
+class _Parts:
+    """A registered value while its pickle is read: put together afterwards, out of reach of further instructions."""
+
+    __slots__ = ("data", "type_name")
+    data: Any
+    type_name: str
+
+    def __init__(self, type_name: str, data: Any) -> None:
+        if type(type_name) is not str:
+            raise UnsafePickle("a record names a registered class by something other than text")
+        object.__setattr__(self, "type_name", type_name)
+        object.__setattr__(self, "data", data)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise UnsafePickle(f"a pickle tried to change {name!r} of a value it had made")
+
+
+# How a pickle names the function that puts a registered value together.
+_PARTS = "atop.values", "put_together"
+
+
 def _zone(key: str) -> zoneinfo.ZoneInfo:
     try:
         return zoneinfo.ZoneInfo(key)
@@ -84,7 +116,7 @@ def _allowed() -> dict[tuple[str, str], Any]:
         ("atop.records", "_zone"): _Constructor(_zone),
         ("atop.values", "Reference"): _Constructor(Reference),
         ("atop.values", "FileInfo"): _Constructor(FileInfo),
-        ("atop.values", "put_together"): _Constructor(put_together),
+        _PARTS: _Constructor(_Parts),
         ("atop.records", "_uuid"): _Constructor(_uuid),
     }
     for cls in (
@@ -100,14 +132,20 @@ def _allowed() -> dict[tuple[str, str], Any]:
 
 
 _ALLOWED = _allowed()
+# Values that are no atoms and hold no others. Classes that are registered come as their parts.
+_LEAVES = frozenset({datetime.datetime, datetime.time, datetime.timezone, zoneinfo.ZoneInfo})
+_FLAT = frozenset({list, tuple, set, frozenset})
+_are_atoms = ATOMS.issuperset
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds plain values; refuses everything else by name."""
+    """Builds plain values, and the parts of registered ones; refuses everything else by name."""
 
-    __slots__ = ()
+    __slots__ = ("has_parts",)
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == _PARTS:
+            self.has_parts = True
         try:
             return _ALLOWED[module, name]
         except KeyError:
@@ -122,12 +160,69 @@ def loads(data: bytes) -> Any:
     Raises:
         UnsafePickle: `data` names something that is no storable value, or is not a pickle at all.
     """
+    unpickler = _Unpickler(io.BytesIO(data))
     try:
-        return _Unpickler(io.BytesIO(data)).load()
+        if len(data) > UNSUSPICIOUS:
+            _check_nesting(data)
+        value = unpickler.load()
     except (UnsafePickle, UnstorableValue):
         raise
     except Exception as error:  # a hostile pickle can raise nearly anything out of the unpickler
         raise UnsafePickle(f"a record is damaged and cannot be read: {type(error).__name__}: {error}") from error
+    return checked(value, len(data)) if hasattr(unpickler, "has_parts") else value
+
+
+def checked(value: Any, size: int) -> Any:
+    """A value that was loaded from `size` bytes, if it is a tree of stored values. Raises `UnsafePickle`."""
+    try:
+        return _Tree(size).checked(value)
+    except TypeError as error:
+        raise UnsafePickle(f"a record holds a set or dict of what these cannot hold: {error}") from error
+
+
+class _Tree:
+    """Walks what was loaded: each node of an honest tree takes a byte at least, and none contains itself."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def checked(self, value: Any, depth: int = 0) -> Any:
+        """`value` with its registered values put together; it is the same object where there are none."""
+        kind = type(value)
+        if kind in ATOMS:
+            return value
+        self._left -= kind is not Reference  # of which a byte or two may stand for many
+        if self._left < 0 or depth > DEEPEST:
+            raise UnsafePickle("a record holds more than its bytes account for: a value in it contains itself")
+        if kind is list or kind is tuple or kind is set or kind is frozenset:
+            inner = [self.checked(v, depth + 1) for v in value]
+            return value if all(map(operator.is_, inner, value)) else kind(inner)
+        if kind is dict:
+            pairs = {self.checked(k, depth + 1): self.checked(v, depth + 1) for k, v in value.items()}
+            same = all(map(operator.is_, pairs, value)) and all(map(operator.is_, pairs.values(), value.values()))
+            return value if same else pairs
+        if kind is _Parts:
+            return put_together(value.type_name, self.checked(value.data, depth + 1))
+        if not _is_leaf(value):
+            raise UnsafePickle(f"a record holds a {kind.__name__} that is not a value that Atop stores")
+        return value
+
+
+def _is_leaf(value: Any) -> bool:
+    """Whether a value that holds no others is a stored one: an instruction may have changed what made it so."""
+    kind = type(value)
+    if kind is Reference:
+        return type(value.item_id) is int and 0 < value.item_id < 1 << 63
+    if kind is FileInfo:
+        numbers = type(value.digest) is bytes and len(value.digest) == 32 and type(value.size) is int
+        return numbers and value.size >= 0 and type(value.name) is type(value.media_type) is str
+    return kind in _LEAVES or kind is UnknownValue or kind in registered_types()
+
+
+def _check_nesting(data: bytes) -> None:
+    """Scan a pickle that makes so many tuples that Python might run out of stack when it hashes one of them."""
+    if sum(map(data.count, _TUPLE_MAKERS)) > UNSUSPICIOUS:
+        scan(data)
 
 
 def _reduce_uuid(value: uuid.UUID) -> tuple[Any, tuple[bytes]]:
@@ -200,6 +295,8 @@ def decode(record: bytes) -> State:
         UnsafePickle: see `loads`; also when the record does not have the shape of one.
     """
     try:
+        if len(record) > UNSUSPICIOUS:
+            _check_nesting(record)
         type_name, schema, attributes, pools = _Unpickler(io.BytesIO(record[8:])).load()
     except (UnsafePickle, UnstorableValue):
         raise
@@ -212,4 +309,13 @@ def decode(record: bytes) -> State:
         or type(pools) is not tuple
     ):
         raise UnsafePickle("an item record does not have the shape of one: it is damaged, or not Atop's")
+    for name, value in attributes.items():
+        kind = type(value)
+        if kind not in ATOMS:
+            if kind in _FLAT:
+                if not value or _are_atoms(map(type, value)):
+                    continue
+            elif kind is Reference and type(value.item_id) is int:
+                continue
+            attributes[name] = checked(value, len(record))
     return new_state(State, (unpack_u64(record)[0], type_name, schema, attributes, pools, None))
