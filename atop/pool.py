@@ -14,7 +14,7 @@ from heapq import merge
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atop.classic import ClassicPool
-from atop.errors import NoSuchIndex, NoSuchItem, NoTransaction, TransactionTooLarge
+from atop.errors import NoSuchIndex, NoSuchItem, NoTransaction, StoreError, TransactionTooLarge
 from atop.indexes import BUILDING, READY, IndexDefinition, index_keys, prefix_of, words_of
 from atop.item import Item
 from atop.keys import encode, encode_prefix, encode_tuple, successor
@@ -222,6 +222,8 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
         if definition.state == BUILDING and not with_transaction:
             try:
                 self._build(definition, progress)
+            except StoreError:
+                raise  # the store could not be written: the index stays as it is, and may be gone on with
             except Exception:
                 self.drop_index(name)
                 raise

@@ -22,7 +22,7 @@ import struct
 import uuid
 import zoneinfo
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from atop.errors import UnsafePickle, UnstorableValue
 from atop.pickles import scan
@@ -191,7 +191,7 @@ class _Tree:
         kind = type(value)
         if kind in ATOMS:
             return value
-        self._left -= kind is not Reference  # of which a byte or two may stand for many
+        self._left -= 1
         if self._left < 0 or depth > DEEPEST:
             raise UnsafePickle("a record holds more than its bytes account for: a value in it contains itself")
         if kind is list or kind is tuple or kind is set or kind is frozenset:

@@ -2,6 +2,9 @@
 
 Every item is read and every index entry, reference and counter that follows from it is looked up; then whatever is
 there that follows from no item is found by counting. Memory does not grow with the number of items.
+
+What is wrong with one record is a line of the report, whatever it is: records are looked at before they are loaded, and
+what they break is caught.
 """
 
 from __future__ import annotations
@@ -11,14 +14,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from atop.engine import COUNTERS, Engine
-from atop.errors import AtopError, UnstorableValue
+from atop.engine import CHAIN_SIZE, COUNTERS, JOURNAL, Engine
+from atop.errors import AtopError, StoreClosed, StoreError, UnsafePickle, UnstorableValue
 from atop.indexes import BUILDING, Plan, entry_keys, make_plan, prefix_of
-from atop.journal import check_chain, commits_back
+from atop.journal import check_chain, decode_commit
 from atop.overlay import references_of
+from atop.pickles import scan
+from atop.pool import pool_key
 from atop.records import State, decode, pack_u64, unpack_u64
 from atop.values import FileInfo, walk
-from atop.writeset import INDEX, ITEMS, REFERENCES
+from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES
 
 if TYPE_CHECKING:
     from atop.store import Store
@@ -55,12 +60,13 @@ def verify(store: Store, *, files: bool, progress: Callable[[int, int], None] | 
     report = VerifyReport()
     engine = store._engine
     with engine.no_commits():
-        for problem in engine.verify_pages():
-            report.problem(problem)
-        if report.problems:
-            return report  # what stands on broken pages cannot be read
         try:
-            _Check(store, report).run(files, progress)
+            for problem in engine.verify_pages():
+                report.problem(problem)
+            if report.ok:  # what stands on broken pages cannot be read
+                _Check(store, report).run(files, progress)
+        except StoreClosed:
+            raise
         except AtopError as error:
             report.problem(str(error))
     return report
@@ -72,6 +78,7 @@ class _Check:
         self._engine: Engine = store._engine
         self._report = report
         self._plans: dict[int, Plan | None] = {}
+        self._partial: list[bytes] = []  # prefixes of the indexes that are being built or removed
         self._members: Counter[int] = Counter()
         self._entries = self._references = 0
         self._uses: Counter[bytes] = Counter()
@@ -87,26 +94,35 @@ class _Check:
             if progress is not None:
                 progress(self._report.items, total)
         self._leftovers()
+        self._catalog()
         self._journal()
         self._counters()
         self._files(files)
 
     def _item(self, key: bytes, record: bytes) -> None:
-        item_id = unpack_u64(key)[0]
         self._report.items += 1
         try:
-            state = decode(record)
-        except AtopError as error:
-            self._report.problem(f"item {item_id}: {error}")
-            return
+            if len(key) != 8:
+                raise UnsafePickle(f"the key {key.hex()} is no item's")
+            scan(record, 8)
+            self._state(unpack_u64(key)[0], key, decode(record))
+        except StoreError:
+            raise
+        except Exception as error:  # a record that is not what Atop writes may break anything
+            self._report.problem(f"item {int.from_bytes(key[:8])}: {_said(error)}")
+
+    def _state(self, item_id: int, key: bytes, state: State) -> None:
         if self._store._number_of(state.version) is None:
             self._report.problem(f"item {item_id}: its version {state.version} is no known commit")
+        if not all(type(name) is str for name in state.attributes):
+            raise UnsafePickle("an attribute's name is not text")
         for pool_id in state.pools:
             self._entries_of(item_id, key, state, pool_id)
         for target, attribute in set(references_of(state.attributes)):
-            self._references += 1
             if self._engine.get(REFERENCES, pack_u64(target) + key + attribute.encode()) is None:
                 self._report.problem(f"item {item_id}: its reference {attribute} to item {target} is not in the table")
+            else:
+                self._references += 1
             if self._engine.version(target) is None:
                 self._report.problem(f"item {item_id}: {attribute} refers to item {target}, which is not there")
         self._count_files(state.attributes.values())
@@ -114,7 +130,7 @@ class _Check:
     def _entries_of(self, item_id: int, key: bytes, state: State, pool_id: int) -> None:
         plan = self._plan(pool_id)
         if plan is None:
-            self._report.problem(f"item {item_id}: it is in pool {pool_id}, which is not there")
+            self._report.problem(f"item {item_id}: it is in pool {pool_id}, which is not there or cannot be read")
             return
         self._members[pool_id] += 1
         try:
@@ -123,53 +139,75 @@ class _Check:
             self._report.problem(str(error))
             return
         for entry in keys:
-            self._entries += 1
             if self._engine.get(INDEX, entry) is None:
                 number = int.from_bytes(entry[8:10])
                 self._report.problem(f"item {item_id}: its entry in index {number} of pool {pool_id} is missing")
+            else:
+                self._entries += 1
 
     def _plan(self, pool_id: int) -> Plan | None:
+        """How entries of a pool are made; None if there is no such pool, or its record cannot be read."""
         if pool_id not in self._plans:
-            state = self._store._objects.read_state(pool_id)
-            definitions = None if state is None else state.attributes.get("indexes")
-            if definitions is None:
-                self._plans[pool_id] = None
-            else:
-                # An index that is being built, or being removed, may have any part of its entries.
-                ready = {n: d for n, d in definitions.items() if d[4] != BUILDING}
-                self._plans[pool_id] = make_plan(pool_id, ready)
+            self._plans[pool_id] = None
+            try:
+                state = self._store._objects.read_state(pool_id)
+                if state is not None:
+                    # An index that is being built, or being removed, may have any part of its entries.
+                    definitions = state.attributes["indexes"]
+                    ready = {n: d for n, d in definitions.items() if d[4] != BUILDING}
+                    self._plans[pool_id] = make_plan(pool_id, ready)
+                    numbers = [d[0] for d in definitions.values() if d[4] == BUILDING]
+                    self._partial += [prefix_of(pool_id, n) for n in (*numbers, *state.attributes["doomed"])]
+            except StoreError:
+                raise
+            except Exception as error:  # a record that is not what Atop writes may break anything
+                self._report.problem(f"pool {pool_id}: {_said(error)}")
         return self._plans[pool_id]
-
-    def _partial(self) -> int:
-        """The entries of indexes that are being built or removed."""
-        count = 0
-        for pool_id in self._plans:
-            state = self._store._objects.read_state(pool_id)
-            if state is not None:
-                numbers = [d[0] for d in state.attributes["indexes"].values() if d[4] == BUILDING]
-                for number in (*numbers, *state.attributes["doomed"]):
-                    low = prefix_of(pool_id, number)
-                    count += self._engine.count_between(INDEX, low, low + END)
-        return count
 
     def _leftovers(self) -> None:
         self._report.index_entries = there = self._engine.count(INDEX)
-        expected = self._entries + self._partial()
+        expected = self._entries + sum(self._engine.count_between(INDEX, low, low + END) for low in self._partial)
         if there > expected:
             self._report.problem(f"index: {there - expected} entries belong to no item")
         there = self._engine.count(REFERENCES)
         if there > self._references:
             self._report.problem(f"references: {there - self._references} entries belong to no item")
 
+    def _catalog(self) -> None:
+        """Every name stands for an item; those of pools for pools."""
+        start = b"\x01"  # what begins with a zero byte is the engine's
+        while pairs := self._engine.pairs(CATALOG, start, END, CHUNK):
+            for key, value in pairs:
+                item_id = int.from_bytes(value)
+                name = key.decode(errors="replace")
+                if self._engine.version(item_id) is None:
+                    self._report.problem(f"catalog: {name!r} stands for item {item_id}, which is not there")
+                elif name.startswith(pool_key("")) and self._plan(item_id) is None:
+                    self._report.problem(f"catalog: {name!r} stands for item {item_id}, which is no pool")
+            start = pairs[-1][0] + b"\0"
+
     def _journal(self) -> None:
         for problem in check_chain(self._engine):
             self._report.problem(problem)
-        for commit in commits_back(self._engine):
-            self._report.commits += 1
+        start = b""
+        while pairs := self._engine.pairs(JOURNAL, start, END, CHUNK):
+            for key, record in pairs:
+                self._commit(key, record)
+            start = pairs[-1][0] + b"\0"
+
+    def _commit(self, key: bytes, record: bytes) -> None:
+        self._report.commits += 1
+        try:
+            scan(record, CHAIN_SIZE + 8)
+            commit = decode_commit(key, record)
             if self._store._number_of(commit.commit_id) != commit.number:
                 self._report.problem(f"journal: commit number {commit.number} is not in the table of commits")
             for change in commit.changes:
                 self._count_files(change.before.values())
+        except StoreError:
+            raise
+        except Exception as error:  # a record that is not what Atop writes may break anything
+            self._report.problem(f"journal: commit number {int.from_bytes(key)}: {_said(error)}")
 
     def _count_files(self, values: object) -> None:
         for value in values:  # type: ignore[attr-defined]  # a view of a dict's values
@@ -202,3 +240,7 @@ class _Check:
                     self._report.problem(f"files: the contents of {digest.hex()[:12]} are damaged")
             except OSError as error:
                 self._report.problem(f"files: {digest.hex()[:12]} cannot be read: {error.strerror}")
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, AtopError) else f"it is not what Atop writes ({error!r})"
