@@ -171,17 +171,25 @@ class Shipping:
         self._inbox_bytes = 0
         environment.rep_start(db.DB_REP_MASTER if self.is_master else db.DB_REP_CLIENT)
         self._environment = environment
+        self._engine = None
+        self._applier = None
+        if not self.is_master and not all((data / f"{name}.db").exists() for name in TABLES):
+            self._begin()
+            self._await_copy()
+
+    def _begin(self) -> None:
+        environment = self._environment
         self._applier = threading.Thread(
             target=self._run, args=(environment,), name="atop-replication-apply", daemon=True
         )
         self._applier.start()
-        if not self.is_master and not all((data / f"{name}.db").exists() for name in TABLES):
-            self._await_copy()
 
     def attach(self, engine: Engine) -> None:
         """The tables are open: what was applied since they were first read is looked at now."""
         engine.behind = True
         self._engine = engine
+        if self._applier is None:  # nothing is applied, or replaced, while the tables are being opened
+            self._begin()
         self._arrived.set()
 
     def stop(self) -> None:

@@ -1,0 +1,576 @@
+"""The manager of one store among the devices of a group: does what `roles` decides, takes commits to the master.
+
+It stands between three: the store's engine, which asks it to forward commits (`atop/replicated.py`); Berkeley DB,
+through `shipping`; and the links to other devices, whose handler it is.
+
+Promises:
+- A commit that `forward` has returned for was applied once, and is applied here: who wrote it reads it.
+- A master that is known to be gone is replaced: by an election where other devices are reachable, by this device where
+  none is and something is to be written.
+- No commit that is here and not on the new master is rolled back. This device stops before that, its data readable.
+
+Never: a decision of its own about who is master (`roles` has them), an exception of Berkeley DB's or of a link.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from atop.engine import COMMITS, JOURNAL, TABLES, Engine, Head
+from atop.errors import AtopError, NoMaster, StoreClosed
+from atop.records import loads, pack_u64, unpack_u64
+from atop.writeset import WriteSet
+
+from . import roles, shipping
+from .forwarding import NotMaster, to_commit, to_error, to_refused, to_write_set
+from .handshake import LinkError
+from .identity import DeviceId
+from .link import Position
+from .messages import (
+    Ack,
+    Commit,
+    Committed,
+    Elect,
+    Gap,
+    HistoryAnswered,
+    HistoryAsked,
+    Incoming,
+    Log,
+    Lsn,
+    Message,
+    MessageRefused,
+    MessageTooLong,
+    Ping,
+    Refused,
+    Role,
+    Status,
+)
+
+log = logging.getLogger(__name__)
+
+Id = bytes
+
+TICK_SECONDS: Final = 0.25
+"""How often decisions are looked at again when nothing happens."""
+
+WRITE_SECONDS: Final = 15.0
+"""How long a commit waits for a master before it fails with NoMaster."""
+
+COPY_SECONDS: Final = 600.0
+"""How long a device that has just joined waits for its copy of the store."""
+
+HAND_OVER_SECONDS: Final = 2.0
+"""How long a master keeps commits waiting so that the device it gives way for has all of them."""
+
+RETRY_SECONDS: Final = 0.05
+"""How often a commit that waits for a master says so again."""
+
+WORKERS: Final = 4
+"""Threads that commit what other devices forward: more share one flush of the log, and one lock."""
+
+CHAIN_BYTES: Final = 32
+
+
+class LinkToDevice(Protocol):
+    """What is needed of a link: see `link.Link`."""
+
+    @property
+    def device_id(self) -> DeviceId: ...  # noqa: D102 - as in Link
+    @property
+    def open(self) -> bool: ...  # noqa: D102
+    def send(self, message: Message) -> None: ...  # noqa: D102
+    def send_log(self, log: Log) -> bool: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class PeerStatus:
+    """Another device that is reachable, as it was heard of last."""
+
+    device: DeviceId
+    role: Role | None  # None before it has said
+    number: int  # of the last commit that it is known to have on its disk
+    in_sync: bool
+
+
+@dataclass(frozen=True)
+class ManagerStatus:
+    """How this device stands in its group."""
+
+    role: Role
+    master: DeviceId | None
+    generation: int
+    head: Head
+    parted: bool  # the master lacks commits that are here: this device waits, its data readable
+    problem: str | None  # what went wrong last, for people
+    peers: tuple[PeerStatus, ...]
+
+
+class ReplicationManager:
+    """Replication of one store. Give it to `Store(replication=...)` and to the links as their handler.
+
+    Args:
+        own: this device's id.
+        members: how many devices the group has. With 1, this device becomes master at once.
+        majority: whether only more than half of the devices may have a master.
+        joining: whether an empty store is to be filled from the group; else an empty store is a new one.
+    """
+
+    def __init__(self, own: DeviceId, *, members: int = 1, majority: bool = False, joining: bool = False) -> None:
+        self.write_seconds = WRITE_SECONDS
+        self.copy_seconds = COPY_SECONDS
+        self.own = own
+        self._roles = roles.Roles(own.digest, members=members, majority=majority)
+        self._shipping = shipping.Shipping(
+            self, self._noticed, master=members <= 1 and not joining, await_copy=self._await_copy
+        )
+        self._engine: Engine | None = None
+        self._changed = threading.Condition()  # guards what follows; notified when anything of it changes
+        self._links: dict[Id, LinkToDevice] = {}
+        self._acknowledged: dict[Id, int] = {}  # device -> number of its last commit that is on its disk
+        self._logs_needed: dict[Id, int] = {}  # device -> first log file that it may ask for
+        self._answers: dict[int, Committed | Refused | None] = {}  # commit id -> answer; None while it is awaited
+        self._generation = 0
+        self._found: Id | None = None
+        self._in_step = False
+        self._problem: str | None = None
+        self._closed = False
+        self._events: queue.SimpleQueue[roles.Event | Callable[[], None] | None] = queue.SimpleQueue()
+        self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="atop-forwarded")
+        if self._shipping.is_master:
+            self._roles.role, self._roles.master = Role.MASTER, own.digest
+        self._thread = threading.Thread(target=self._run, name="atop-replication", daemon=True)
+        self._thread.start()
+
+    # -- for the program
+
+    @property
+    def role(self) -> Role:
+        """What this device is doing in its group."""
+        return self._roles.role
+
+    def set_members(self, count: int) -> None:
+        """The group has this many devices now."""
+        self._events.put(lambda: setattr(self._roles, "members", count))
+
+    def status(self) -> ManagerStatus:
+        """How things stand."""
+        engine, decided = self._engine, self._roles
+        head = engine.head if engine is not None else Head(0, bytes(CHAIN_BYTES))
+        with self._changed:
+            reachable = list(self._links)
+            acknowledged = dict(self._acknowledged)
+        peers = []
+        for device in reachable:
+            said = decided.peers.get(device)
+            number = max(acknowledged.get(device, 0), said.number if said is not None else 0)
+            following = said is not None and decided.master is not None and said.master == decided.master
+            peers.append(
+                PeerStatus(DeviceId(device), said.role if said else None, number, following and number == head.number)
+            )
+        master = DeviceId(decided.master) if decided.master is not None else None
+        return ManagerStatus(decided.role, master, self._generation, head, decided.parted, self._problem, tuple(peers))
+
+    def take_over(self, timeout: float = WRITE_SECONDS) -> None:
+        """Make this device the master. Raises NoMaster if that could not be done in `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while not self.is_master:
+            master = self._roles.master
+            link = self._links.get(master) if master is not None else None
+            if link is not None:
+                self._send(link, Elect(self._generation, self.own.digest))
+            else:
+                self._events.put(roles.WriteWanted())
+            self._wait(lambda: self.is_master, min(deadline, time.monotonic() + 2 * HAND_OVER_SECONDS))
+            if time.monotonic() >= deadline and not self.is_master:
+                raise NoMaster("this device could not take over: the master did not give way in time; try again")
+
+    def close(self) -> None:
+        """Hand over, if this device is master and another one can take its place; then take part no longer."""
+        if self._closed:
+            return
+        done = threading.Event()
+        self._events.put(self._retire)
+        self._events.put(done.set)
+        done.wait(2 * HAND_OVER_SECONDS)
+        self._events.put(None)
+        self._thread.join()
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    # -- as the engine sees it (see atop/replicated.py)
+
+    @property
+    def is_master(self) -> bool:
+        """Whether commits are applied here."""
+        return self._shipping.is_master
+
+    def configure(self, environment: Any) -> int:
+        """Prepare an environment that is about to be opened; returns the flags to add."""
+        return self._shipping.configure(environment)
+
+    def start(self, environment: Any, data: Path) -> None:
+        """Take up an open environment; returns when its tables can be opened."""
+        self._roles.has_copy = self.is_master or all((data / f"{name}.db").exists() for name in TABLES)
+        self._shipping.start(environment, data)
+
+    def attach(self, engine: Engine) -> None:
+        """The tables are open."""
+        self._engine = engine
+        self._shipping.attach(engine)
+        self._events.put(self._tell)  # before, it had no last commit to tell of
+
+    def forward(self, write_set: WriteSet) -> int | None:
+        """Have the master commit a WriteSet; returns its number when it is applied here, None if it is for us to do."""
+        engine, deadline = self._engine, time.monotonic() + self.write_seconds
+        if engine is None:
+            raise NoMaster("the store is not open yet")
+        message, key = to_commit(write_set), pack_u64(write_set.commit_id)
+        while True:
+            known = engine.get(COMMITS, key)
+            if known is not None:
+                return int(unpack_u64(known)[0])
+            link = self._await_master(deadline)
+            if link is None:
+                return None
+            answer = self._ask(link, message, deadline)
+            if isinstance(answer, Committed):
+                self._await_number(answer.number, link, deadline)
+            elif answer is not None:
+                error = to_error(answer)
+                if not isinstance(error, NotMaster):
+                    raise error
+                time.sleep(RETRY_SECONDS)
+            if time.monotonic() >= deadline:
+                raise NoMaster("the master did not answer in time; whether it has the commit will be seen later")
+
+    def stop(self) -> None:
+        """Leave the environment."""
+        self._shipping.stop()
+
+    def log_needed(self) -> int:
+        """The number of the first log file that another device may still ask for."""
+        with self._changed:
+            return min(self._logs_needed.values(), default=1 << 32)
+
+    # -- as the links see it (see link.Handler)
+
+    def on_link(self, link: LinkToDevice) -> None:
+        """There is a link."""
+        device = link.device_id.digest
+        self._shipping.number_of(device)
+        with self._changed:
+            self._links[device] = link
+            self._changed.notify_all()
+        self._events.put(roles.LinkUp(device))
+
+    def on_closed(self, link: LinkToDevice) -> None:
+        """A link has ended."""
+        device = link.device_id.digest
+        with self._changed:
+            if self._links.get(device) is link:
+                del self._links[device]
+                self._acknowledged.pop(device, None)
+            self._changed.notify_all()
+        self._events.put(roles.LinkDown(device))
+
+    def position(self) -> Position:
+        """What a PING tells."""
+        engine = self._engine
+        if engine is None:
+            return Position()
+        return Position(engine.last_time, self._generation, engine.head.number, Lsn(0, 0))
+
+    def on_messages(self, link: LinkToDevice, messages: list[Incoming]) -> None:
+        """These have arrived."""
+        device = link.device_id.digest
+        for message, route in messages:
+            if route is not None:
+                continue  # nothing is passed on yet
+            if type(message) is Log:
+                if not self._closed:
+                    self._shipping.receive(device, message)
+            else:
+                self._receive(device, link, message)
+
+    def _receive(self, device: Id, link: LinkToDevice, message: Message) -> None:
+        if isinstance(message, Ping):
+            engine = self._engine
+            if engine is not None and device == self._roles.master and message.commit > engine.head.number:
+                self._events.put(roles.Behind())
+        elif isinstance(message, Gap):
+            self._events.put(roles.Behind(dropped=True))
+        elif isinstance(message, Ack):
+            with self._changed:
+                self._acknowledged[device] = message.commit
+                self._logs_needed[device] = message.lsn.file
+                self._changed.notify_all()
+        elif isinstance(message, Commit):
+            self._submit(lambda: self._commit_for(link, message))
+        elif isinstance(message, (Committed, Refused)):
+            with self._changed:
+                if message.commit_id in self._answers:
+                    self._answers[message.commit_id] = message
+                    self._changed.notify_all()
+        elif isinstance(message, Status):
+            if message.role is Role.REPLICA and message.master == self.own.digest:
+                with self._changed:
+                    self._acknowledged[device] = max(message.number, self._acknowledged.get(device, 0))
+                    self._changed.notify_all()
+            self._events.put(roles.Heard(device, message))
+        elif isinstance(message, Elect):
+            self._events.put(lambda: self._elect_for(message.winner))
+        elif isinstance(message, HistoryAsked):
+            self._submit(lambda: self._answer_history(link, message))
+        elif isinstance(message, HistoryAnswered):
+            self._events.put(roles.HistoryAnswered(device, message.number, message.same))
+
+    def _submit(self, work: Callable[[], None]) -> None:
+        try:
+            self._workers.submit(work)
+        except RuntimeError:  # it is closed: the link ends, and the other device asks elsewhere
+            log.debug("a request came after the end")
+
+    # -- for shipping
+
+    def ship(self, device: Id | None, message: Log) -> None:
+        """Queue a message of Berkeley DB's for one device or all. Called inside commits."""
+        if device is None:
+            for link in list(self._links.values()):
+                link.send_log(message)
+        else:
+            link_to_it = self._links.get(device)
+            if link_to_it is not None:
+                link_to_it.send_log(message)
+
+    def _noticed(self, notice: shipping.Notice) -> None:
+        match notice:
+            case shipping.Applied(head):
+                self._acknowledge(head)
+            case shipping.MasterFound(device):
+                self._found = device
+                self._events.put(roles.MasterFound(device))
+            case shipping.Elected():
+                self._events.put(roles.Elected())
+            case shipping.ElectionNeeded():
+                self._events.put(roles.ElectionWanted())
+            case shipping.ElectionEnded(failed):
+                self._events.put(roles.ElectionEnded(failed))
+            case shipping.InStep():
+                self._events.put(roles.InStep())
+            case shipping.TwoMasters():
+                self._events.put(roles.Tick())
+            case shipping.Broken(reason):
+                self._problem = reason
+
+    def _acknowledge(self, head: Head) -> None:
+        """Tell the master what is on this disk, and those who wait for their commit that it may be here."""
+        with self._changed:
+            self._changed.notify_all()
+        master = self._roles.master
+        link = self._links.get(master) if master is not None else None
+        if link is not None:
+            self._send(link, Ack(self._generation, head.number, Lsn(0, 0)))
+
+    # -- commits of others
+
+    def _commit_for(self, link: LinkToDevice, message: Commit) -> None:
+        """Commit what another device has forwarded, and answer it."""
+        engine = self._engine
+        try:
+            if engine is None or not self.is_master:
+                raise NotMaster("this device is not the master")
+            write_set = to_write_set(message)
+            changed = [change[1] for change in loads(write_set.body)[3]]
+            number = engine.commit(write_set, applied=lambda: engine.on_applied(changed))
+            answer: Committed | Refused = Committed(message.commit_id, number, self._generation)
+        except (AtopError, MessageRefused) as error:
+            answer = to_refused(message.commit_id, error)
+        self._send(link, answer)
+
+    def _answer_history(self, link: LinkToDevice, message: HistoryAsked) -> None:
+        engine = self._engine
+        if engine is None:
+            return
+        try:
+            record = engine.get(JOURNAL, pack_u64(message.number))
+        except AtopError as error:
+            log.info("the journal cannot be read: %s", error)
+            return
+        same = record is not None and record[:CHAIN_BYTES] == message.chain
+        self._send(link, HistoryAnswered(message.number, same))
+
+    def _await_master(self, deadline: float) -> LinkToDevice | None:
+        """The link to the master, once there is one; None if this device is it. Raises NoMaster."""
+        while True:
+            decided = self._roles
+            with self._changed:
+                if self._closed:
+                    raise StoreClosed("the store is closed")
+                if self.is_master:
+                    return None
+                link = self._links.get(decided.master) if decided.master is not None else None
+                if link is not None and decided.role is Role.REPLICA:
+                    return link
+            if decided.parted:
+                raise NoMaster(
+                    "this device has commits that the master lacks, and waits for them to be put in safety: "
+                    "until then it can be read, not written"
+                )
+            if not decided.may_write():
+                raise NoMaster("less than half of the group's devices are reachable: writing waits for the others")
+            if time.monotonic() >= deadline:
+                raise NoMaster("no master was found in time: see the status of the devices")
+            self._events.put(roles.WriteWanted())
+            with self._changed:
+                self._changed.wait(RETRY_SECONDS)
+
+    def _ask(self, link: LinkToDevice, message: Commit, deadline: float) -> Committed | Refused | None:
+        """Send a commit and await the answer; None if there was none, and it is to be seen whether it was applied."""
+        commit_id = message.commit_id
+        with self._changed:
+            self._answers[commit_id] = None
+        try:
+            link.send(message)
+            self._wait(lambda: self._answers[commit_id] is not None or not link.open or self._closed, deadline)
+        except MessageTooLong:
+            raise
+        except LinkError:
+            log.debug("the link to the master ended before a commit was sent")
+        finally:
+            with self._changed:
+                answer = self._answers.pop(commit_id)
+        return answer
+
+    def _await_number(self, number: int, link: LinkToDevice, deadline: float) -> None:
+        """Wait until the commit of this number is applied here, or cannot be expected any more."""
+        engine = self._engine
+        self._wait(lambda: engine is None or engine.head.number >= number or not link.open or self._closed, deadline)
+
+    def _wait(self, condition: Callable[[], bool], deadline: float) -> bool:
+        """Wait until `condition` holds, or `deadline`; returns whether it does."""
+        with self._changed:
+            return self._changed.wait_for(condition, max(0.0, deadline - time.monotonic()))
+
+    def _await_copy(self) -> None:
+        """Wait until the tables of a joining device are here."""
+        if not self._wait(lambda: self._in_step or self._closed, time.monotonic() + self.copy_seconds) or self._closed:
+            raise NoMaster("no device sent a copy of the store: keep one of the group's devices on, and try again")
+
+    # -- deciding, and doing it: all on one thread
+
+    def _run(self) -> None:
+        while True:
+            try:
+                event = self._events.get(timeout=TICK_SECONDS)
+            except queue.Empty:
+                event = roles.Tick()
+            if event is None:
+                return
+            try:
+                if isinstance(event, tuple):
+                    self._step(event)
+                else:
+                    event()
+            except AtopError as error:
+                self._problem = str(error)
+                log.debug("a change of role failed: %s", error)
+            with self._changed:
+                self._changed.notify_all()
+
+    def _step(self, event: roles.Event) -> None:
+        if isinstance(event, roles.InStep):
+            self._in_step = True
+        for action in self._roles.step(event, time.monotonic(), self._me()):
+            self._do(action)
+
+    def _me(self) -> roles.Self:
+        self._generation = self._shipping.generation
+        head = self._engine.head if self._engine is not None else Head(0, bytes(CHAIN_BYTES))
+        return roles.Self(self._generation, head.number, head.chain, self._found)
+
+    def _do(self, action: roles.Action) -> None:
+        match action:
+            case roles.HoldElection(sites, votes):
+                if not self._shipping.elect(sites, votes):
+                    self._events.put(roles.ElectionEnded(failed=True))
+            case roles.BecomeMaster():
+                self._found = None
+                self._shipping.become_master()
+            case roles.BecomeReplica():
+                self._shipping.become_replica()
+            case roles.RaiseGeneration():
+                self._shipping.become_replica()
+                self._shipping.become_master()
+            case roles.AskHistory(device, number):
+                link = self._links.get(device)
+                me = self._me()
+                if link is not None and me.number == number:
+                    self._send(link, HistoryAsked(number, me.chain))
+            case roles.Sync():
+                self._shipping.sync()
+            case roles.Tell():
+                self._tell()
+
+    def _tell(self) -> None:
+        me, decided = self._me(), self._roles
+        with self._changed:
+            links = list(self._links.values())
+        reachable = [link.device_id.digest for link in links]
+        for link in links:
+            self._send(
+                link,
+                Status(decided.role, me.generation, decided.master, roles.PRIORITY, me.number, me.chain, reachable),
+            )
+
+    @staticmethod
+    def _send(link: LinkToDevice, message: Message) -> None:
+        try:
+            link.send(message)
+        except LinkError as error:  # the link tells of its end by itself
+            log.debug("not sent: %s", error)
+
+    # -- giving way
+
+    def _elect_for(self, winner: Id) -> None:
+        """A device is to be master: give way for it, or be it."""
+        if winner == self.own.digest:
+            if not self.is_master:
+                self._step(roles.Appointed())
+        elif self.is_master:
+            self._give_way(winner)
+
+    def _retire(self) -> None:
+        """Being about to leave: give way for the device that has most."""
+        if not self.is_master:
+            return
+        with self._changed:
+            following = {device: n for device, n in self._acknowledged.items() if device in self._links}
+        if following:
+            self._give_way(max(following, key=lambda device: (following[device], device)))
+
+    def _give_way(self, winner: Id) -> bool:
+        """Let a device be master in the place of this one, once it has every commit; False if it does not get them."""
+        engine = self._engine
+        if engine is None:
+            return False
+        deadline = time.monotonic() + HAND_OVER_SECONDS
+        with engine.no_commits():
+            if not self._wait(lambda: self._acknowledged.get(winner, -1) >= engine.head.number, deadline):
+                return False
+            self._shipping.become_replica()
+        with self._changed:
+            links = list(self._links.values())
+        for link in links:
+            self._send(link, Elect(self._generation, winner))
+        self._step(roles.GaveWay(winner))
+        return True

@@ -1,0 +1,227 @@
+"""The manager: several devices, one store. Links are in this process, so that a test decides when they break."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from grouping import PATIENCE, Group, Machine, Note, until
+
+from atop import Conflict, NoMaster
+from replication.messages import Role
+
+
+@pytest.fixture
+def group() -> Iterator[Group]:
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="atop-test-", dir=memory) as name:
+        group = Group(Path(name))
+        yield group
+        group.close()
+
+
+@pytest.fixture
+def a(group: Group) -> Machine:
+    """The first device: master, with one note."""
+    machine = group.start("a")
+    machine.write("first")
+    machine.manager.set_members(2)
+    return machine
+
+
+@pytest.fixture
+def b(group: Group, a: Machine) -> Machine:
+    """The second one: a replica."""
+    machine = group.start("b", size=2)
+    until(lambda: machine.manager.role is Role.REPLICA)
+    return machine
+
+
+def equal(*machines: Machine) -> bool:
+    heads = {machine.store.head for machine in machines}
+    return len(heads) == 1 and all(machine.tables() == machines[0].tables() for machine in machines)
+
+
+def test_one_device_alone_is_master_at_once(a: Machine) -> None:
+    assert a.manager.role is Role.MASTER
+    assert a.texts() == ["first"]
+
+
+def test_a_device_that_joins_has_everything(a: Machine, b: Machine) -> None:
+    assert b.texts() == ["first"]
+    assert equal(a, b)
+
+
+def test_a_write_on_a_replica_is_read_there_and_on_the_master(a: Machine, b: Machine) -> None:
+    note = Note(b.store, text="from b")
+    assert note.text == "from b"
+    assert b.texts() == ["first", "from b"]
+    assert a.texts() == ["first", "from b"]
+    until(lambda: equal(a, b))
+
+
+def test_items_made_on_different_devices_have_different_ids(a: Machine, b: Machine) -> None:
+    here, there = Note(a.store, text="x"), Note(b.store, text="y")
+    assert here.item_id >> 39 == 0
+    assert there.item_id >> 39 == b.device.tag
+
+
+def test_an_object_held_on_the_master_shows_what_a_replica_wrote(a: Machine, b: Machine) -> None:
+    held = Note(a.store, text="old")
+    there = None
+    until(lambda: b.store.head == a.store.head)
+    there = b.store.get(held.item_id, Note)
+    there.text = "new"
+    assert held.text == "new"
+
+
+def test_a_conflict_on_a_replica_is_raised_there_and_transact_tries_again(a: Machine, b: Machine) -> None:
+    here = Note(a.store, number=0)
+    until(lambda: b.store.head == a.store.head)
+    there = b.store.get(here.item_id, Note)
+
+    def increment(note: Note) -> None:
+        note.number += 1
+
+    threads = [
+        threading.Thread(target=lambda store=m.store, note=n: [store.transact(increment, note) for _ in range(20)])
+        for m, n in ((a, here), (b, there))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    until(lambda: b.store.head == a.store.head)
+    assert here.number == there.number == 40
+    with pytest.raises(Conflict), b.store.transaction():
+        there.number += 1
+        threading.Thread(target=increment, args=(here,)).run()
+
+
+def test_when_the_master_is_gone_the_other_takes_over_at_its_first_write(group: Group, a: Machine, b: Machine) -> None:
+    group.unplug("a")
+    b.write("alone")
+    assert b.manager.role is Role.MASTER
+    assert b.texts() == ["alone", "first"]
+
+
+def test_closing_the_master_hands_over(a: Machine, b: Machine) -> None:
+    a.write("second")
+    a.close()
+    until(lambda: b.manager.role is Role.MASTER)
+    b.write("third")
+    assert b.texts() == ["first", "second", "third"]
+
+
+def test_a_device_that_comes_back_gets_what_it_missed(group: Group, a: Machine, b: Machine) -> None:
+    b.close()
+    a.write(*"xyz")
+    b = group.start("b")
+    until(lambda: b.store.head == a.store.head)
+    assert equal(a, b)
+
+
+def test_take_over_makes_a_replica_master_and_the_master_a_replica(a: Machine, b: Machine) -> None:
+    b.manager.take_over(PATIENCE)
+    assert b.manager.role is Role.MASTER
+    until(lambda: a.manager.role is Role.REPLICA)
+    a.write("through b")
+    assert "through b" in b.texts()
+
+
+def test_the_old_master_follows_the_new_one_if_nothing_was_missed(group: Group, a: Machine, b: Machine) -> None:
+    until(lambda: b.store.head == a.store.head)
+    group.cut("a", "b")
+    b.write("from b")
+    group.link("a", "b")
+    until(lambda: a.store.head == b.store.head)
+    assert {a.manager.role, b.manager.role} == {Role.MASTER, Role.REPLICA}
+    assert equal(a, b)
+
+
+def test_of_two_masters_the_one_with_more_commits_keeps_and_the_other_gives_nothing_up(
+    group: Group, a: Machine, b: Machine
+) -> None:
+    group.cut("a", "b")
+    a.write("a1")
+    b.write("b1", "b2", "b3")
+    group.link("a", "b")
+    until(lambda: a.manager.status().parted)
+    assert a.manager.role is Role.WAITING
+    assert b.manager.role is Role.MASTER
+    assert a.texts() == ["a1", "first"]
+    with pytest.raises(NoMaster, match="put in safety"):
+        a.write("a2")
+    b.write("b4")
+    assert b.texts() == ["b1", "b2", "b3", "b4", "first"]
+
+
+def test_a_device_that_stopped_still_has_its_data_after_a_restart(group: Group, a: Machine, b: Machine) -> None:
+    group.cut("a", "b")
+    a.write("a1")
+    b.write("b1", "b2", "b3")
+    group.link("a", "b")
+    until(lambda: a.manager.status().parted)
+    a.close()
+    a = group.start("a")
+    until(lambda: a.manager.status().parted)
+    assert a.texts() == ["a1", "first"]
+
+
+def test_three_devices_elect_a_master_when_theirs_is_gone(group: Group, a: Machine, b: Machine) -> None:
+    a.manager.set_members(3)
+    b.manager.set_members(3)
+    c = group.start("c", size=3)
+    a.write("for all")
+    until(lambda: b.store.head == c.store.head == a.store.head)
+    group.unplug("a")
+    until(lambda: {b.manager.role, c.manager.role} == {Role.MASTER, Role.REPLICA})
+    b.write("from b")
+    c.write("from c")
+    until(lambda: b.store.head == c.store.head)
+    assert equal(b, c)
+    group.link("a", "b")
+    group.link("a", "c")
+    until(lambda: a.store.head == b.store.head)
+    assert equal(a, b, c)
+
+
+def test_with_majority_a_minority_can_be_read_and_not_written(group: Group) -> None:
+    a = group.start("a", majority=True)
+    a.manager.set_members(2)
+    b = group.start("b", size=2, majority=True)
+    b.manager.write_seconds = 0.2
+    until(lambda: b.store.head == a.store.head)
+    group.unplug("b")
+    with pytest.raises(NoMaster):
+        b.write("alone")
+    assert b.texts() == []
+
+
+def test_commits_in_flight_when_the_master_goes_are_made_once(group: Group, a: Machine, b: Machine) -> None:
+    written: list[str] = []
+    done = threading.Event()
+
+    def write() -> None:
+        for number in range(200):
+            b.write(f"note {number}")
+            written.append(f"note {number}")
+            if number == 50:
+                done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    done.wait(PATIENCE)
+    group.unplug("a")
+    writer.join()
+    assert b.texts() == sorted(["first", *written])
+
+
+def test_in_sync_is_said_only_when_nothing_is_missing(group: Group, a: Machine, b: Machine) -> None:
+    a.write("x")
+    until(lambda: [peer.in_sync for peer in a.manager.status().peers] == [True])
+    assert equal(a, b)
