@@ -326,6 +326,25 @@ def test_a_forwarded_message_is_an_attachment() -> None:
     assert b"Subject: inside" in content.data
 
 
+def test_a_forwarded_message_is_never_called_like_a_path() -> None:
+    body = b"Subject: ../../etc/passwd\n\ntext"
+    state = message("Subject: a", "Content-Type: message/rfc822", body=body)
+    assert state["attachments"][0].name == ".. .. etc passwd.eml"
+
+
+def test_two_pictures_with_one_content_id_are_both_kept() -> None:
+    part = b"--b\nContent-Type: image/png\nContent-ID: <1@x>\n\n"
+    state = message(
+        "Subject: a", "Content-Type: multipart/related; boundary=b", body=part + b"one\n" + part + b"two\n--b--\n"
+    )
+    assert [content.data for content in (*state["inline"].values(), *state["attachments"])] == [b"one", b"two"]
+
+
+def test_a_message_from_the_beginning_of_time_is_read() -> None:
+    state = message("Subject: a", "From: a@b", "Date: Mon, 1 Jan 0001 00:00:00 +1400")
+    assert state["uid"].startswith("message-")
+
+
 def test_a_broken_multipart_gives_the_text_that_there_is() -> None:
     state = message(
         "Subject: a",

@@ -22,6 +22,7 @@ from atop.pim.header_words import decode_words
 from atop.pim.incoming import Content, Record, fingerprint, hashed_uid
 from atop.pim.lines import decode
 from atop.pim.mailbox_file import RawMessage
+from atop.pim.times import in_utc
 
 # Longest text kept as text, in characters; a longer one is an attachment. Novels are shorter.
 MAX_TEXT = 4 * 1024 * 1024
@@ -49,6 +50,7 @@ MAILBOX_HEADERS = frozenset(
 
 _MESSAGE_ID = re.compile(r"<([^<>\s]+)>")
 _SPACES = re.compile(r"\s+")
+_NOT_NAME = re.compile(r"[/\\\0]")
 _HEAD_END = re.compile(rb"\n\r?\n")
 _FOLD = re.compile(r"\r?\n[ \t]?")
 _QUOTED_FROM = re.compile(r"^>+(?=From )", re.MULTILINE)
@@ -237,9 +239,10 @@ class _Parts:
     def _attach(self, mail: Mail, kind: str) -> None:
         data = _octets(mail)
         content = Content(data, _file_name(mail), kind)
-        content_id = _ids(header_text(mail.get("Content-ID", "")))
-        if content_id and kind.startswith("image/") and mail.get_content_disposition() != "attachment":
-            self._state["inline"][content_id[0]] = content
+        content_id = next(iter(_ids(header_text(mail.get("Content-ID", "")))), "")
+        is_shown = kind.startswith("image/") and mail.get_content_disposition() != "attachment"
+        if content_id and is_shown and content_id not in self._state["inline"]:
+            self._state["inline"][content_id] = content
         elif data or content.name:
             self._state["attachments"].append(content)
 
@@ -251,7 +254,8 @@ class _Parts:
         except (ValueError, LookupError, TypeError, AttributeError):  # what the writer cannot write again
             data = str(inner).encode("utf-8", "replace")
         subject = header_text(part.get("Subject", "")) if isinstance(part, Mail) else ""
-        self._state["attachments"].append(Content(data, _file_name(mail) or f"{subject or 'message'}.eml", kind))
+        name = _file_name(mail) or f"{_NOT_NAME.sub(' ', subject) or 'message'}.eml"
+        self._state["attachments"].append(Content(data, name, kind))
 
 
 def _octets(mail: Mail) -> bytes:
@@ -283,7 +287,7 @@ def digest_of(state: dict[str, Any]) -> bytes:
     digest = blake2b(digest_size=16)
     sender = split_addresses(state["sender"], 1)
     address = sender[0][1].lower() if sender else ""
-    date = state["date"].astimezone(datetime.UTC).isoformat() if state["date"] is not None else ""
+    date = in_utc(state["date"]).isoformat() if state["date"] is not None else ""
     texts = [_QUOTED_FROM.sub("", state[name]) for name in ("text", "html")]
     for text in (address, date, state["subject"], *texts):
         digest.update(_SPACES.sub("", text).encode("utf-8", "replace") + b"\0")
