@@ -160,9 +160,10 @@ class Listener:
         self._on_link = on_link
         self._on_pairing = on_pairing
         self._handshake_seconds = handshake_seconds
+        self._lock = threading.Lock()  # guards what follows, to the counts
         self._admission = Admission(limits or Limits())
-        self._lock = threading.Lock()  # guards _admission, _connections and the counts
-        self._connections: dict[int, tuple[socket.socket, threading.Thread]] = {}
+        self._strangers: dict[int, socket.socket] = {}
+        self._threads: set[threading.Thread] = set()
         self._accepted = self._turned_away = self._failed = 0
         self._last_failure: str | None = None
         self._closing = False
@@ -185,7 +186,7 @@ class Listener:
             )
 
     def close(self) -> None:
-        """Accept nothing more, and end the handshakes that go on. Nothing is left when it returns."""
+        """Accept nothing more, and end the handshakes that go on; wait for calls of `on_link`. Nothing is left."""
         if os.getpid() != self._pid:
             return
         self._closing = True
@@ -193,10 +194,10 @@ class Listener:
         self._thread.join()
         self._socket.close()
         with self._lock:
-            going = list(self._connections.values())
-        for sock, _ in going:
+            strangers, threads = list(self._strangers.values()), list(self._threads)
+        for sock in strangers:
             end(sock)
-        for _, thread in going:
+        for thread in threads:
             thread.join()
 
     def _accept(self) -> None:
@@ -222,13 +223,14 @@ class Listener:
                 return
             self._turned_away += len(going)
             for old in going:
-                end(self._connections[old][0])  # its thread finds out, and closes it
-            self._connections[connection] = (sock, thread)
+                end(self._strangers.pop(old))  # its thread finds out, and closes it
+            self._strangers[connection] = sock
+            self._threads.add(thread)
         try:
             thread.start()
         except RuntimeError:
             self._note("this device cannot start another thread: close some programs")
-            self._leave(connection)
+            self._leave(connection, thread)
             sock.close()
 
     def _serve(self, sock: socket.socket) -> None:
@@ -237,10 +239,10 @@ class Listener:
             set_options(sock)
             if receive_purpose(sock, deadline) is Purpose.LINK:
                 introduced = introduce(sock, self._credentials, initiator=False, deadline=deadline)
-                with self._lock:  # no stranger any more: nobody can push it out
-                    self._admission.leave(id(sock))
+                self._leave(id(sock))  # no stranger any more: nobody can push it out
                 self._on_link(introduced, deadline)
             elif self._on_pairing is not None:
+                self._leave(id(sock))
                 self._on_pairing(sock)
             else:
                 close_politely(sock)
@@ -255,12 +257,15 @@ class Listener:
             log.error("a connection could not be taken", exc_info=error)
             self._note(f"a connection could not be taken: {type(error).__name__}")
         finally:
-            self._leave(id(sock))
+            self._leave(id(sock), threading.current_thread())
 
-    def _leave(self, connection: int) -> None:
+    def _leave(self, connection: int, thread: threading.Thread | None = None) -> None:
+        """Give up a connection's place; with `thread`, that has ended too."""
         with self._lock:
             self._admission.leave(connection)
-            self._connections.pop(connection, None)
+            self._strangers.pop(connection, None)
+            if thread is not None:
+                self._threads.discard(thread)
 
     def _note(self, failure: str) -> None:
         with self._lock:

@@ -99,6 +99,7 @@ class Peers:
         self._next_ready = 1
         self._targets: dict[str, Target] = {}
         self._dials: dict[threading.Thread, socket.socket | None] = {}
+        self._following: set[socket.socket] = set()  # connections that wait for READY
         self._closing = False
         self._listener: Listener | None = None
         self._dialer = threading.Thread(target=self._dial_when_due, name="atop-links-dial", daemon=True)
@@ -197,6 +198,8 @@ class Peers:
         with self._changed:
             self._closing = True
             self._changed.notify()
+            for following in self._following:
+                end(following)
         if self._listener is not None:
             self._listener.close()
         self._dialer.join()
@@ -247,7 +250,15 @@ class Peers:
         device = introduced.device_id
         with self._turn(device):
             self._check_wanted(introduced)
-        number = introduced.wait_ready(deadline)
+        with self._changed:
+            self._following.add(introduced.sock)
+            if self._closing:
+                end(introduced.sock)
+        try:
+            number = introduced.wait_ready(deadline)
+        finally:
+            with self._changed:
+                self._following.discard(introduced.sock)
         with self._turn(device):
             existing = self._check_wanted(introduced)
             run = (device, introduced.hello.run)
@@ -305,7 +316,13 @@ class Peers:
         return self._handler.position()
 
     def on_closed(self, link: Link) -> None:
-        """Forget the link, and connect again."""
+        """Pass it on, then forget the link, and connect again: until then, the next one waits."""
+        try:
+            self._handler.on_closed(link)
+        finally:
+            self._forget(link)
+
+    def _forget(self, link: Link) -> None:
         now = time.monotonic()
         with self._changed:
             if self._links.get(link.device_id) is link:
@@ -316,7 +333,6 @@ class Peers:
                         target.failures = 0
                     target.failed(now, link.failure or LinkClosed(Reason.OTHER, by_us=True), self._chance())
             self._changed.notify()
-        self._handler.on_closed(link)
 
     # -- connecting
 

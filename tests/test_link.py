@@ -583,6 +583,7 @@ def test_a_wrong_message_of_a_true_member_ends_its_link_and_nothing_else(body: b
         assert SECRET.decode() not in str(member.link.failure)
 
 
+@pytest.mark.slow
 def test_a_flood_of_pings_from_a_member_that_reads_nothing_ends_its_link() -> None:
     room = Room(request_bytes=20_000)
     with Impostor(Timing(stall_seconds=0.3, silence_seconds=PATIENCE), room) as member:
