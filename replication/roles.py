@@ -240,6 +240,9 @@ class Roles:
             case Heard(device, status):
                 if device in self.peers:
                     self.peers[device] = status
+                    if status.role is self.role is Role.MASTER and now >= self._ask_at:
+                        self._ask_at = now + ASK_SECONDS
+                        return [Tell()]
             case MasterFound(device):
                 return self._follow(device, me)
             case HistoryAnswered(device, number, same):
@@ -306,6 +309,9 @@ class Roles:
 
     def _become_master(self) -> list[Action]:
         self.role, self.master, self.parted = Role.MASTER, self.own, False
+        for device, status in self.peers.items():
+            if status is not None and status.role is Role.MASTER:
+                self.peers[device] = None  # it was before; if it is still, it will say so again when it hears of us
         return [BecomeMaster()]
 
     # -- what follows from how things stand
@@ -313,6 +319,8 @@ class Roles:
     def _consider(self, now: float, me: Self) -> list[Action]:
         if self.role is Role.MASTER:
             return self._consider_as_master(me)
+        if self.master is not None and self._has_given_up(self.master, me):
+            self._become_replica(None)
         if self.master is not None:
             if self.role is Role.WAITING and self.master in self.peers and now >= self._ask_at and self.parted:
                 self._ask_at = now + ASK_SECONDS
@@ -344,6 +352,11 @@ class Roles:
             self._rivals |= given_way
             return [RaiseGeneration()]
         return []
+
+    def _has_given_up(self, device: Id, me: Self) -> bool:
+        """Whether a device that was a master of this generation has said since that it is none."""
+        status = self.peers.get(device)
+        return status is not None and status.role is not Role.MASTER and status.generation >= me.generation
 
     def _look_for_master(self, now: float, me: Self) -> list[Action]:
         known = {device: status for device, status in self.peers.items() if status is not None}
