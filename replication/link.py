@@ -274,7 +274,7 @@ class Link:
     def _check_open(self) -> None:
         failure = self.failure
         if failure is not None:
-            raise failure.with_traceback(None)
+            raise _copy_of(failure)  # each caller its own: an error that is raised holds on to where it was
 
     def _append(self, lane: Lane, body: bytes) -> None:
         self._outbox.append(lane, body)
@@ -287,7 +287,7 @@ class Link:
         with self._wake:
             if self._failure is not None:
                 return
-            self._failure = error
+            self._failure = _copy_of(error)
             gone = isinstance(error, LinkLost) or (isinstance(error, LinkClosed) and not error.by_us)
             gone = gone or error.reason is Reason.DUPLICATE  # the other side has given it up, and connected anew
             if gone:
@@ -468,6 +468,14 @@ class Link:
 def _failed(error: Exception) -> LinkError:
     log.error("a link was ended because of a failure on this device", exc_info=error)
     return LinkError(f"the link was ended because of a failure on this device: {type(error).__name__}")
+
+
+def _copy_of(error: LinkError) -> LinkError:
+    """The same error, without the frames that it came through and what is in them."""
+    copy = type(error).__new__(type(error))
+    copy.args = error.args
+    copy.__dict__.update(error.__dict__)
+    return copy
 
 
 def _address_of(sock: socket.socket) -> str:

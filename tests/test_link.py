@@ -756,6 +756,23 @@ def test_a_handler_that_fails_ends_the_link_and_is_in_the_log(caplog: pytest.Log
     assert caplog.records[-1].levelno == logging.ERROR
 
 
+def test_what_an_ended_link_raises_says_why_and_holds_on_to_nothing() -> None:
+    with linked() as (one, _, other, _):
+        other.close(Reason.REMOVED)
+        assert one.wait_ended(PATIENCE)
+        raised = []
+        for _ in range(2):
+            with pytest.raises(LinkClosed) as caught:
+                one.send(log(1, 1_000_000))
+            raised.append(caught.value)
+        assert raised[0] is not raised[1]
+        assert [(error.reason, error.by_us, str(error)) for error in raised] == [
+            (Reason.REMOVED, False, Reason.REMOVED.text)
+        ] * 2
+        assert one.failure is not None
+        assert one.failure.__traceback__ is one.failure.__context__ is None
+
+
 def test_many_threads_may_send_and_close_at_once() -> None:
     with linked() as (one, at_one, _, at_other):
 
