@@ -477,7 +477,7 @@ class ReplicationManager:
             if event is None:
                 return
             try:
-                if isinstance(event, tuple):
+                if isinstance(event, roles.Event):
                     self._step(event)
                 else:
                     event()

@@ -54,32 +54,37 @@ class Self(NamedTuple):
 # -- events
 
 
-class LinkUp(NamedTuple):
+@dataclass(frozen=True)
+class LinkUp:
     """There is a link to a device."""
 
     device: Id
 
 
-class LinkDown(NamedTuple):
+@dataclass(frozen=True)
+class LinkDown:
     """There is none any more."""
 
     device: Id
 
 
-class Heard(NamedTuple):
+@dataclass(frozen=True)
+class Heard:
     """A device has said how it stands."""
 
     device: Id
     status: Status
 
 
-class MasterFound(NamedTuple):
+@dataclass(frozen=True)
+class MasterFound:
     """Berkeley DB has found the master of a new generation, and waits for `Sync`."""
 
     device: Id
 
 
-class HistoryAnswered(NamedTuple):
+@dataclass(frozen=True)
+class HistoryAnswered:
     """The master has said whether its history contains this device's commit `number` with its chain value."""
 
     device: Id
@@ -87,45 +92,54 @@ class HistoryAnswered(NamedTuple):
     same: bool
 
 
-class Elected(NamedTuple):
+@dataclass(frozen=True)
+class Elected:
     """This device has won an election."""
 
 
-class ElectionEnded(NamedTuple):
+@dataclass(frozen=True)
+class ElectionEnded:
     """An election that this device took part in is over."""
 
     failed: bool
 
 
-class ElectionWanted(NamedTuple):
+@dataclass(frozen=True)
+class ElectionWanted:
     """Another device has called an election."""
 
 
-class InStep(NamedTuple):
+@dataclass(frozen=True)
+class InStep:
     """What the master had when this device began to follow is here."""
 
 
-class Behind(NamedTuple):
+@dataclass(frozen=True)
+class Behind:
     """The master says that it has more commits than this device, or that it had to drop log records."""
 
     dropped: bool = False
 
 
-class WriteWanted(NamedTuple):
+@dataclass(frozen=True)
+class WriteWanted:
     """The program wants to commit."""
 
 
-class Appointed(NamedTuple):
+@dataclass(frozen=True)
+class Appointed:
     """The device that was master has given way for this one."""
 
 
-class GaveWay(NamedTuple):
+@dataclass(frozen=True)
+class GaveWay:
     """This device was master and has given way for another; `to` is to say that it is master."""
 
     to: Id
 
 
-class Tick(NamedTuple):
+@dataclass(frozen=True)
+class Tick:
     """Time has passed."""
 
 
@@ -138,37 +152,44 @@ Event = (
 # -- actions
 
 
-class HoldElection(NamedTuple):
+@dataclass(frozen=True)
+class HoldElection:
     """Hold an election among this many devices; at least `votes` must take part."""
 
     sites: int
     votes: int
 
 
-class BecomeMaster(NamedTuple):
+@dataclass(frozen=True)
+class BecomeMaster:
     """Apply commits here, as the master of a new generation."""
 
 
-class BecomeReplica(NamedTuple):
+@dataclass(frozen=True)
+class BecomeReplica:
     """Apply none; say to all that this device looks for a master, and for what it lacks."""
 
 
-class RaiseGeneration(NamedTuple):
+@dataclass(frozen=True)
+class RaiseGeneration:
     """Being master, begin a new generation, so that devices which have seen a later one follow."""
 
 
-class AskHistory(NamedTuple):
+@dataclass(frozen=True)
+class AskHistory:
     """Ask a master whether its history contains this device's last commit."""
 
     device: Id
     number: int
 
 
-class Sync(NamedTuple):
+@dataclass(frozen=True)
+class Sync:
     """Let Berkeley DB follow the master it has found."""
 
 
-class Tell(NamedTuple):
+@dataclass(frozen=True)
+class Tell:
     """Send this device's status to all."""
 
 

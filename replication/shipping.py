@@ -327,6 +327,8 @@ class Shipping:
 
     def become_replica(self) -> None:
         """Make this environment a replica; if it is one, ask all devices who the master is, and what was missed."""
+        if self._environment is None and not self.is_master:
+            return  # it will do so when it is opened
         with self._at_rest() as environment:
             environment.rep_start(db.DB_REP_CLIENT)
             self.is_master = False

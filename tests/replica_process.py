@@ -1,0 +1,95 @@
+"""A device in a process of its own, for tests that kill and stop it: `replica_process.py PATH NAME SIZE HOW PORT...`.
+
+HOW is "found" (a new group), "join" or "open". The first PORT is its own, 0 for any; the others are those of other
+devices. It reads commands from standard input, one a line, and answers each with one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from linking import credentials
+
+from atop import Item, Store
+from replication.manager import ReplicationManager
+from replication.peers import Peers
+
+
+class Note(Item):
+    """What is written."""
+
+    text: str = ""
+    number: int = 0
+
+
+def main() -> None:
+    path, name, size, how, own_port, *others = sys.argv[1:]
+    about = credentials(name)
+    manager = ReplicationManager(about.identity.device_id, members=int(size), joining=how == "join")
+    peers = Peers(about, manager)
+    port = peers.listen("127.0.0.1", int(own_port))
+    for other in others:
+        peers.found(other, ["127.0.0.1"], int(other))
+    tag = 0 if name == "a" else about.identity.device_id.tag
+    store = Store(Path(path), replication=manager, tag=tag)
+    print(json.dumps({"port": port}), flush=True)
+    for line in sys.stdin:
+        command, *arguments = line.split()
+        try:
+            answer = run(store, manager, peers, command, arguments)
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
+        if command == "close":
+            return
+
+
+def run(store: Store, manager: ReplicationManager, peers: Peers, command: str, arguments: list[str]) -> Any:
+    match command:
+        case "write":
+            begin = time.monotonic()
+            Note(store, text=arguments[0])
+            return {"seconds": time.monotonic() - begin, "at": time.time()}
+        case "writes":
+            begin = time.monotonic()
+            for number in range(int(arguments[0])):
+                Note(store, text=arguments[1], number=number)
+            return {"seconds": time.monotonic() - begin}
+        case "await":
+            while store.head.number < int(arguments[0]):
+                time.sleep(0.0002)
+            return {"at": time.time()}
+        case "texts":
+            return sorted(item.text for item in store.items() if isinstance(item, Note))
+        case "status":
+            status = manager.status()
+            return {
+                "role": status.role.value,
+                "number": store.head.number,
+                "chain": store.head.chain.hex(),
+                "parted": status.parted,
+                "links": len(peers.links()),
+                "problem": status.problem,
+            }
+        case "members":
+            manager.set_members(int(arguments[0]))
+            return {}
+        case "found":
+            peers.found(arguments[0], ["127.0.0.1"], int(arguments[0]))
+            return {}
+        case "verify":
+            return store.verify().problems
+        case "close":
+            manager.close()
+            peers.close()
+            store.close()
+            return {}
+    raise ValueError(command)
+
+
+if __name__ == "__main__":
+    main()
