@@ -521,7 +521,6 @@ def test_a_removed_member_is_told_so_at_once_and_does_not_get_in_again(device: C
 
 def test_a_member_removed_during_its_handshake_does_not_get_in(device: Callable[..., Device]) -> None:
     desktop = device(LOW)
-    removed: list[bytes] = []
     answers = iter([False])  # the first look, in the handshake, comes before the removal
     object.__setattr__(desktop.credentials, "is_removed", lambda key: next(answers, True))
     member = raw_member(desktop, HIGH)
@@ -529,8 +528,23 @@ def test_a_member_removed_during_its_handshake_does_not_get_in(device: Callable[
     with pytest.raises(LinkClosed) as caught:
         member.wait_ready(time.monotonic() + PATIENCE)
     assert caught.value.reason is Reason.REMOVED
-    assert desktop.recorder.events == removed == []
+    assert desktop.recorder.events == []
     member.sock.close()
+
+
+def test_a_member_removed_while_its_link_comes_up_loses_it_at_once(device: Callable[..., Device]) -> None:
+    desktop = device(LOW)
+    answers = iter([False, False])  # in the handshake, and before READY
+    object.__setattr__(desktop.credentials, "is_removed", lambda key: next(answers, True))
+    member = raw_member(desktop, HIGH)
+    assert isinstance(member, Introduced)
+    assert member.wait_ready(time.monotonic() + PATIENCE) == 1
+    desktop.recorder.wait_until(lambda: desktop.recorder.links and not desktop.recorder.links[0].open)
+    failure = desktop.recorder.links[0].failure
+    assert failure is not None
+    assert failure.reason is Reason.REMOVED
+    member.sock.close()
+    desktop.recorder.wait_until(lambda: desktop.recorder.events == ["link", "closed"])
 
 
 def test_a_link_that_is_lost_is_made_again(device: Callable[..., Device]) -> None:
