@@ -174,7 +174,6 @@ class Transaction:
         """Add an item as it was before the commit `deletion`."""
         self.create(item, attributes)
         self.entries[item._id].restored = type_name, schema, deletion
-        item._after_restore(self)
 
     def write(self, item: Item) -> dict[str, Any]:
         """The item's attributes, to be changed. Raises `ReadOnlyItem` where the program does not know its class."""
@@ -266,11 +265,12 @@ class Transaction:
 
     # -- deleting
 
-    def delete(self, item: Item) -> None:
-        """Delete an item and do to its referrers what their attributes say. Raises `Restricted`, changing nothing."""
+    def delete(self, *items: Item) -> None:
+        """Delete items and do to their referrers what their attributes say. Raises `Restricted`, changing nothing."""
         restricting: dict[int, list[int]] = {}  # item id -> ids of those that forbid its deletion
         with self.savepoint():
-            self._delete(item, restricting)
+            for item in items:
+                self._delete(item, restricting)
             for item_id, sources in restricting.items():
                 left = [source for source in sources if not self.deleted(source)]
                 if left:

@@ -39,9 +39,8 @@ def undo(store: Store, commit: Commit) -> None:
     for change in commit.changes:
         if change.kind == "changed":
             work.revert(change)
-    for change in commit.changes:
-        if change.kind == "created":
-            work.delete(change)
+    work.delete([change.item_id for change in commit.changes if change.kind == "created"])
+    work.finish()
 
 
 class _Undo:
@@ -99,11 +98,23 @@ class _Undo:
             pools |= {p for p in set(change.pools) - set(after) if self._is_pool(p)}
             self._transaction.set_pools(item, tuple(sorted(pools)))
 
-    def delete(self, change: Change) -> None:
-        """Delete an item that the commit created."""
-        item = self._store._objects.find(change.item_id)
-        if item is None:
-            return
+    def delete(self, item_ids: list[int]) -> None:
+        """Delete the items that the commit created, which may refer to each other."""
+        items = [item for item in map(self._store._objects.find, item_ids) if item is not None]
+        for item in items:
+            self._check_as_created(item)
+        try:
+            self._transaction.delete(*items)
+        except Restricted as error:
+            self._refuse(str(error))
+
+    def finish(self) -> None:
+        """Let restored items take back what the created ones had taken over, such as a name."""
+        for item in self._restored:
+            item._after_restore(self._transaction)
+
+    def _check_as_created(self, item: Item) -> None:
+        """Refuse if an item that the commit created has been changed since."""
         later, own = self._since(item)
         pools = (item._state or item._load()).pools
         if later and (
@@ -117,10 +128,6 @@ class _Undo:
             )
         if isinstance(item, Pool) and any(member._id not in self._commit.item_ids for member in item):
             self._refuse(f"{item._called()} has items that were added since: clear it first")
-        try:
-            item.delete()
-        except Restricted as error:
-            self._refuse(str(error))
 
     def _check_untouched(self, item: Item, names: set[str]) -> None:
         """Refuse if a commit after this one changed any of these attributes."""

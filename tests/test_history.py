@@ -298,6 +298,17 @@ def test_undoing_the_deletion_of_a_pool_brings_back_name_members_and_indexes(sto
     assert store.verify().problems == []
 
 
+def test_undoing_the_replacement_of_a_pool_gives_its_name_back(store: Store) -> None:
+    old = store.pool("people")
+    old.add(Person(store, name="Ada"))
+    with store.transaction():
+        old.delete()
+        store.pool("people")
+    store.undo(last(store))
+    assert store.pool("people", create=False) is old
+    assert [p.name for p in old] == ["Ada"]
+
+
 def test_undoing_the_creation_of_a_pool_removes_its_name_too(store: Store) -> None:
     with store.transaction():
         store.pool("people").add(Person(store, name="Ada"))
@@ -432,6 +443,17 @@ def test_undoing_a_creation_is_refused_when_another_item_forbids_the_deletion(st
     Contract(store, party=company)
     with pytest.raises(UndoRefused, match="forbid"):
         store.undo(creation)
+
+
+def test_undoing_the_creation_of_items_that_forbid_each_others_deletion_works(store: Store) -> None:
+    class Part(Item):
+        whole: Item | None = ref(on_delete="restrict")
+
+    with store.transaction():
+        one = Part(store)
+        one.whole = Part(store, whole=one)
+    store.undo(last(store))
+    assert not list(store.items())
 
 
 def test_undoing_a_deletion_drops_references_to_what_is_gone_by_now(store: Store) -> None:

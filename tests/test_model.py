@@ -84,7 +84,8 @@ class Model:
         self.items: dict[int, dict[str, Any]] = {}
         self.members: dict[str, set[int]] = {}  # pool -> ids
         self.indexes: dict[str, set[str]] = {}  # pool -> names
-        self.redefined: set[str] = set()  # pools whose indexes the current transaction has changed
+        self.made: set[str] = set()  # pools that the current transaction has made
+        self.redefined: set[str] = set()  # pools from before it whose indexes it has changed
 
     def visible(self, item_id: int) -> dict[str, Any]:
         """The attributes as a program sees them, references as ids."""
@@ -315,7 +316,7 @@ class StoreMachine(RuleBasedStateMachine):
 
         def to_model(model: Model) -> None:
             model.members[name], model.indexes[name] = set(), set(wanted)
-            model.redefined.discard(name)
+            model.made.add(name)
 
         self.do(lambda: self.store.pool(name, indexes=[INDEXES[n] for n in sorted(wanted)]), to_model)
 
@@ -348,6 +349,7 @@ class StoreMachine(RuleBasedStateMachine):
 
         def to_model(model: Model) -> None:
             del model.members[name], model.indexes[name]
+            model.made.discard(name)
             model.redefined.discard(name)
 
         self.do(self.store.pool(name).delete, to_model)
@@ -361,7 +363,7 @@ class StoreMachine(RuleBasedStateMachine):
 
         def to_model(model: Model) -> None:
             model.indexes[name].add(index)
-            model.redefined.add(name)
+            model.redefined |= {name} - model.made
 
         self.do(lambda: self.store.pool(name).add_index(*INDEXES[index]), to_model)
 
@@ -374,7 +376,7 @@ class StoreMachine(RuleBasedStateMachine):
 
         def to_model(model: Model) -> None:
             model.indexes[name].remove(index)
-            model.redefined.add(name)
+            model.redefined |= {name} - model.made
 
         self.do(lambda: self.store.pool(name).drop_index(index), to_model)
 
@@ -386,7 +388,7 @@ class StoreMachine(RuleBasedStateMachine):
         if not self.scopes:
             self.committed = self.model
             self.model = copy.deepcopy(self.model)
-            self.model.redefined.clear()
+            self.model.redefined, self.model.made = set(), set()
             self.number = self.store.head.number
         self.saved.append(copy.deepcopy(self.model))
         self.scopes.append(self.store.transaction())
