@@ -140,10 +140,18 @@ class ItemMeta(type):
         bases: tuple[type, ...],
         namespace: dict[str, Any],
         *,
-        version: int = 1,
+        version: int | None = None,
         type_name: str = "",
     ) -> Any:
-        """Make the class; `version` is the schema version of its records, `type_name` what they call it."""
+        """Make the class; `version` is the schema version of its records, `type_name` what they call it.
+
+        A class that gives no version has the version and the upgrades of the class that it extends.
+        """
+        inherited_upgrades: dict[int, UpgradeFunction] = {}
+        if version is None:
+            extended = max(bases, key=lambda base: getattr(base, "_schema", 0), default=None)
+            version = getattr(extended, "_schema", 1)
+            inherited_upgrades = getattr(extended, "_upgrades", {})
         if type(version) is not int or version < 1:
             raise TypeError(f"class {name}: version must be 1 or more, not {version!r}")
         own = mcs._take_fields(name, bases, namespace)
@@ -155,7 +163,8 @@ class ItemMeta(type):
         cls._fields = fields = {**inherited, **own}
         cls._defaults = {n: f.default for n, f in fields.items() if not f.required}
         cls._required = frozenset(n for n, f in fields.items() if f.required)
-        cls._upgrades = {f._upgrade_from: f for f in namespace.values() if hasattr(f, "_upgrade_from")}
+        own_upgrades = {f._upgrade_from: f for f in namespace.values() if hasattr(f, "_upgrade_from")}
+        cls._upgrades = {**inherited_upgrades, **own_upgrades}
         cls._schema = version
         cls._type_name = type_name or f"{cls.__module__}.{cls.__qualname__}"
         cls._setters = {}

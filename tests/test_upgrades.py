@@ -202,6 +202,33 @@ def test_one_item_that_fails_to_upgrade_does_not_stop_a_query(store: Store) -> N
     assert (found[0].fullname, found[2].fullname) == ("Ada", "Cleo")
 
 
+def test_a_class_that_gives_no_version_is_upgraded_as_the_one_it_extends(store: Store) -> None:
+    item_id = make_old(store, fullname="Ada Lovelace")
+
+    class Person(Item, type_name="test.Person", version=2):
+        first: str = ""
+
+        @upgrade(1)
+        @staticmethod
+        def split(state):
+            return {"first": state["fullname"].split()[0]}
+
+    class Contact(Person, type_name=NAME):
+        pass
+
+    assert store.get(item_id, Contact).first == "Ada"
+    forget()
+
+    class Later(Person, type_name=NAME, version=4):
+        @upgrade(3)
+        @staticmethod
+        def never_mind(state):
+            return state
+
+    gc.collect()
+    assert store.get(item_id, Later).fullname == "Ada Lovelace"  # a version of its own: upgrades of its own
+
+
 # -- upgrade_all
 
 
