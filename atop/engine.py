@@ -5,7 +5,8 @@ Above it, a store is four things: `get`, `keys`/`pairs` (scans, in chunks), `pos
 Promises:
 - The environment is private to this process, and is opened with recovery, under the owner's lock.
 - A WriteSet is applied as a whole or not at all, once, and in the order of commit numbers. What `commit` has returned
-  for is on the disk (`durability="flushed"`), or was written within the last second ("buffered").
+  for is on the disk (`durability="flushed"`), on that of another device too if one is there ("replicated"), or was
+  written within the last second ("buffered").
 - No cursor and no lock outlives a call; a reader that meets a writer waits or tries again.
 - No exception of Berkeley DB's leaves it.
 
@@ -56,10 +57,10 @@ from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, WriteSet, pool_coun
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Durability = Literal["flushed", "buffered"]
+Durability = Literal["flushed", "replicated", "buffered"]
 
 # One 32nd of the memory there is, within these bounds. It counts as memory of the process, and the kernel caches too.
-SMALLEST_CACHE, LARGEST_CACHE = 8 << 20, 128 << 20
+SMALLEST_CACHE, LARGEST_CACHE = 8 << 20, 176 << 20
 # The most operations of one WriteSet: at the worst every one is on a page of its own.
 MAX_OPERATIONS = 1_000_000
 # How much may be logged between checkpoints (bounds recovery), and how long a checkpoint may be put off.
@@ -332,8 +333,10 @@ class Engine(Calls):
             if self._replication is not None and (elsewhere := self._replication.forward(write_set)) is not None:
                 return elsewhere
             number = self._commit_here(write_set, pending, before, applied)
-        if self.durability == "flushed":
+        if self.durability != "buffered":
             self._flush(pending)
+        if self.durability == "replicated" and self._replication is not None:
+            self._replication.await_replicated(number)
         return number
 
     def _commit_here(

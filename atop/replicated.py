@@ -48,6 +48,9 @@ class Replication(Protocol):
             NoMaster: there is none to be had.
         """
 
+    def await_replicated(self, number: int) -> None:
+        """Return when another device has the commit of this number on its disk, or none is there to have it."""
+
     def stop(self) -> None:
         """Leave the environment, which is about to be closed: no thread is in it when this returns."""
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import functools
 import inspect
 import logging
@@ -117,7 +118,8 @@ class Store(ClassicStore):
 
     Args:
         path: the store's directory; `~` is expanded. It is made if it is not there, unless `create` is False.
-        durability: "flushed" (a commit is on the disk when it returns) or "buffered" (within a second).
+        durability: "flushed" (a commit is on the disk when it returns), "replicated" (on that of another device too, if
+            one is connected) or "buffered" (within a second).
         cache_size: bytes of memory for pages of the database; by default a part of what the machine has.
         replication: what keeps this store equal to those on other devices; see `replication.Device`.
         tag: of this device, 0 for the first one: the part of its items' ids that no other device uses.
@@ -138,8 +140,8 @@ class Store(ClassicStore):
         replication: Replication | None = None,
         tag: int = 0,
     ) -> None:
-        if durability not in ("flushed", "buffered"):
-            raise ValueError(f"durability must be flushed or buffered, not {durability!r}")
+        if durability not in ("flushed", "replicated", "buffered"):
+            raise ValueError(f"durability must be flushed, replicated or buffered, not {durability!r}")
         self.path = Path(path).expanduser().absolute()
         self._clock_lock = threading.Lock()
         self._patience = threading.Lock()
@@ -177,6 +179,8 @@ class Store(ClassicStore):
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             for part in ("data", "files", "local"):
                 (self.path / part).mkdir(mode=0o700, exist_ok=True)
+                if not os.access(self.path / part, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise explained(error, self.path) from error
 
@@ -242,7 +246,12 @@ class Store(ClassicStore):
         """Call `function` in a transaction and return what it does; again, from the start, when there is a Conflict.
 
         The function should do nothing but use the store: it may run several times.
+
+        Raises:
+            TypeError: it is a coroutine function, whose body would run after the transaction.
         """
+        if inspect.iscoroutinefunction(function):
+            raise TypeError("a coroutine runs when it is awaited: use `with store.transaction()` in it")
         if current(self) is not None:
             with self.transaction():
                 return function(*arguments, **named)
@@ -636,8 +645,8 @@ def _close_all() -> None:
     for store in list(_open_stores):
         try:
             store.close()
-        except AtopError:
-            log.exception("closing %s at the end of the program", store.path)
+        except AtopError as error:
+            log.error("closing %s at the end of the program: %s", store.path, error)
 
 
 def _disown_all() -> None:

@@ -70,6 +70,9 @@ COPY_SECONDS: Final = 600.0
 HAND_OVER_SECONDS: Final = 2.0
 """How long a master keeps commits waiting so that the device it gives way for has all of them."""
 
+LOG_FILES: Final = 16
+"""Log files of 16 MiB that are kept for a device that is away; past that it gets a full copy."""
+
 RETRY_SECONDS: Final = 0.05
 """How often a commit that waits for a master says so again."""
 
@@ -132,6 +135,7 @@ class ReplicationManager:
             self, self._noticed, master=members <= 1 and not joining, await_copy=self._await_copy
         )
         self._engine: Engine | None = None
+        self._data: Path | None = None
         self._changed = threading.Condition()  # guards what follows; notified when anything of it changes
         self._links: dict[Id, LinkToDevice] = {}
         self._acknowledged: dict[Id, int] = {}  # device -> number of its last commit that is on its disk
@@ -221,6 +225,7 @@ class ReplicationManager:
     def start(self, environment: Any, data: Path) -> None:
         """Take up an open environment; returns when its tables can be opened."""
         self._roles.has_copy = self.is_master or all((data / f"{name}.db").exists() for name in TABLES)
+        self._data = data
         self._shipping.start(environment, data)
 
     def attach(self, engine: Engine) -> None:
@@ -253,14 +258,26 @@ class ReplicationManager:
             if time.monotonic() >= deadline:
                 raise NoMaster("the master did not answer in time; whether it has the commit will be seen later")
 
+    def await_replicated(self, number: int) -> None:
+        """Return when another device has the commit of this number on its disk, or none is following."""
+
+        def there() -> bool:
+            following = [n for device, n in self._acknowledged.items() if device in self._links]
+            return self._closed or not following or max(following) >= number
+
+        self._wait(there, time.monotonic() + self.write_seconds)
+
     def stop(self) -> None:
         """Leave the environment."""
         self._shipping.stop()
 
     def log_needed(self) -> int:
-        """The number of the first log file that another device may still ask for."""
+        """The number of the first log file that another device may still ask for, within `LOG_FILES`."""
+        newest = max((int(path.suffix[1:]) for path in self._data.glob("log.*")), default=0) if self._data else 0
         with self._changed:
-            return min(self._logs_needed.values(), default=1 << 32)
+            known = list(self._logs_needed.values())
+        everybody = len(known) >= self._roles.members - 1
+        return max(newest - LOG_FILES, min(known, default=newest) if everybody else 0)
 
     # -- as the links see it (see link.Handler)
 
@@ -379,7 +396,7 @@ class ReplicationManager:
         master = self._roles.master
         link = self._links.get(master) if master is not None else None
         if link is not None:
-            self._send(link, Ack(self._generation, head.number, Lsn(0, 0)))
+            self._send(link, Ack(self._generation, head.number, Lsn(*self._shipping.position)))
 
     # -- commits of others
 
@@ -554,9 +571,10 @@ class ReplicationManager:
         if not self.is_master:
             return
         with self._changed:
-            following = {device: n for device, n in self._acknowledged.items() if device in self._links}
-        if following:
-            self._give_way(max(following, key=lambda device: (following[device], device)))
+            there = [device for device, status in self._roles.peers.items() if device in self._links and status]
+            acknowledged = dict(self._acknowledged)
+        if there:
+            self._give_way(max(there, key=lambda device: (acknowledged.get(device, 0), device)))
 
     def _give_way(self, winner: Id) -> bool:
         """Let a device be master in the place of this one, once it has every commit; False if it does not get them."""

@@ -146,6 +146,7 @@ class Shipping:
         self._processing = threading.Lock()  # held while messages are processed, and while a role changes
         self._applier: threading.Thread | None = None
         self._election: threading.Thread | None = None
+        self.position = (0, 0)  # the last commit record that is on this disk: number of the log file, offset in it
         self.dropped = 0  # messages that arrived and found the inbox full
 
     # -- as the engine sees it (see atop/replicated.py)
@@ -291,7 +292,7 @@ class Shipping:
     def _process(self, environment: Any, number: int, message: Log) -> bool:
         """Give Berkeley DB one message; returns whether it made commits permanent."""
         try:
-            result = environment.rep_process_message(message.control, message.record, number)[0]
+            result, detail = environment.rep_process_message(message.control, message.record, number)
         except db.DBRunRecoveryError as error:
             self._listener(Broken(str(error)))
             return False
@@ -303,7 +304,10 @@ class Shipping:
             self._listener(ElectionNeeded())
         elif result == db.DB_REP_DUPMASTER:
             self._listener(TwoMasters())
-        return bool(result == db.DB_REP_ISPERM)
+        if result != db.DB_REP_ISPERM:
+            return False
+        self.position = detail
+        return True
 
     # -- roles
 

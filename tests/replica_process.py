@@ -7,6 +7,7 @@ devices. It reads commands from standard input, one a line, and answers each wit
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -35,7 +36,7 @@ def main() -> None:
     for other in others:
         peers.found(other, ["127.0.0.1"], int(other))
     tag = 0 if name == "a" else about.identity.device_id.tag
-    store = Store(Path(path), replication=manager, tag=tag)
+    store = Store(Path(path), replication=manager, tag=tag, durability=os.environ.get("DURABILITY", "flushed"))  # type: ignore[arg-type]
     print(json.dumps({"port": port}), flush=True)
     for line in sys.stdin:
         command, *arguments = line.split()

@@ -136,7 +136,7 @@ def test_the_old_master_follows_the_new_one_if_nothing_was_missed(group: Group, 
     b.write("from b")
     group.link("a", "b")
     until(lambda: a.store.head == b.store.head)
-    assert {a.manager.role, b.manager.role} == {Role.MASTER, Role.REPLICA}
+    until(lambda: {a.manager.role, b.manager.role} == {Role.MASTER, Role.REPLICA})
     assert equal(a, b)
 
 

@@ -121,6 +121,9 @@ class Node:
     def forward(self, write_set: WriteSet) -> int | None:
         raise NoMaster("nothing is forwarded here")
 
+    def await_replicated(self, number: int) -> None:
+        raise NotImplementedError
+
     def stop(self) -> None:
         self.shipping.stop()
 
