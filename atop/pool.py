@@ -5,6 +5,10 @@ index table lists them. Every member stands in every index of the pool, under No
 
 Ranges are half-open, as slices are: `start` is included, `end` is not. The keys of a compound index are tuples, and a
 shorter tuple stands for all that begin with it.
+
+A loop over a pool or a query may change and delete what it is given. It never meets an item that is gone, or has
+another key by then. An item whose key it moves ahead comes again, and what it adds ahead comes too: such a loop goes
+over `list(...)` of the query.
 """
 
 from __future__ import annotations
