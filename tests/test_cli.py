@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import json
 import os
 import pty
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -534,6 +536,40 @@ def test_an_item_that_the_format_cannot_hold_is_named(atop: Command, files: Path
     assert outcome.code == 3
     assert (outcome.json["written"], outcome.json["left_out"]) == (2, 1)
     assert json.loads(outcome.err)["skipped"]["id"] == thing.item_id
+
+
+def test_an_export_writes_into_a_named_pipe_and_leaves_it_one(atop: Command, files: Path, tmp_path: Path) -> None:
+    atop.done("import", str(files / "good.vcf"))
+    pipe = tmp_path / "pipe.vcf"
+    os.mkfifo(pipe)
+    running = process("--store", str(atop.store), "export", "contacts", str(pipe))
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reader, True)
+    assert finish(running).code == 0
+    with open(reader, "rb") as stream:
+        assert stream.read().count(b"END:VCARD") == 2
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_an_export_to_a_folder_that_is_not_there_says_so(atop: Command, files: Path) -> None:
+    atop.done("import", str(files / "good.vcf"))
+    outcome = atop("export", "contacts", "nowhere/all.vcf")
+    assert outcome.code == 1
+    assert outcome.err == "atop: nowhere: there is no such folder: make it first\n"
+
+
+def test_an_export_that_cannot_be_written_says_where(
+    atop: Command, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    atop.done("import", str(files / "good.vcf"))
+
+    def fail(*_: Any) -> bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("atop.pim.exporting.write_card", fail)
+    outcome = atop("export", "contacts", str(tmp_path / "all.vcf"))
+    assert outcome.code == 1
+    assert outcome.err == f"atop: {tmp_path / 'all.vcf'}: No space left on device\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--format", "doc"], ["--json", "--format", "vcard"]], ids=" ".join)

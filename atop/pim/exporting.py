@@ -4,19 +4,22 @@
     export_pool(store, store.pool("books"), "books.jsonl")
 
 Promises: every item of the pool is in the file, or named in the report; the file is there whole or not at all, for it
-is written beside its place and renamed when it is on the disk; a pool of any size takes the same memory. An import of
-the file into an empty store gives the same items, attribute for attribute, as far as the format can say them: JSON
-Lines everything, the contents of files included; CSV everything but these contents; vCard and iCalendar all attributes
-of contacts, and of events and notes. What is changed while an export runs may be in it or not.
+is written beside its place and renamed when it is on the disk (a device or a named pipe is written into, and stays what
+it is); a pool of any size takes the same memory. An import of the file into an empty store gives the same items,
+attribute for attribute, as far as the format can say them: JSON Lines everything, the contents of files included; CSV
+everything but these contents; vCard and iCalendar all attributes of contacts, and of events and notes. What is changed
+while an export runs may be in it or not.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +85,8 @@ def export_pool(
     Args:
         store: where from.
         pool: the pool or its name.
-        target: a path, which is replaced only when all is written; or a stream, which is left open.
+        target: a path, whose file is replaced only when all is written, and which is written into if it is no regular
+            file; or a stream, which is left open.
         kind: the format ("vcard3" is vCard 3.0); by the suffix of the path unless given.
         progress: called now and then with how many items are written, and of how many.
 
@@ -97,7 +101,7 @@ def export_pool(
         raise UnknownFormat(f"say in which format to export: {', '.join(FORMATS)}")
     writer = _WRITERS[chosen](store, source)
     if isinstance(target, (str, os.PathLike)):
-        with _replacing(Path(target)) as stream:
+        with _writing(Path(target)) as stream:
             writer.write(stream, progress)
     else:
         writer.write(target, progress)
@@ -105,12 +109,28 @@ def export_pool(
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A stream to a new file beside `path`, that takes its place when it is whole and on the disk."""
-    final = path.resolve()
+def _writing(path: Path) -> Iterator[BinaryIO]:
+    """A stream to what `path` is to hold. Raises OSError, naming `path` or its folder."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    if stat.S_ISREG(mode):
+        with _replacing(path.resolve(), path) as stream:
+            yield stream
+        return
+    with _blamed(path), path.open("wb") as stream:  # a device, a named pipe: never replaced by a file
+        yield stream
+
+
+@contextlib.contextmanager
+def _replacing(final: Path, called: Path) -> Iterator[BinaryIO]:
+    """A stream to a new file beside `final`, that takes its place when it is whole and on the disk."""
+    if not final.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder: make it first", str(called.parent))
     temporary = final.with_name(f".{final.name[:100]}.{secrets.token_hex(6)}.part")
     try:
-        with temporary.open("xb") as stream:
+        with _blamed(called, temporary), temporary.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -122,6 +142,17 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextlib.contextmanager
+def _blamed(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Have errors of the system that name no file, or the temporary one, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename = str(path)
+        raise
 
 
 def attributes_of(item: Item) -> dict[str, Any]:
