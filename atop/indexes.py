@@ -56,12 +56,16 @@ class Plan(NamedTuple):
     pool_id: int
     members: bytes
     indexes: tuple[tuple[bytes, IndexDefinition], ...]
+    by_attribute: dict[str, tuple[tuple[bytes, IndexDefinition], ...]]  # the indexes that an attribute is a part of
 
 
 def make_plan(pool_id: int, definitions: Mapping[str, Sequence[Any]]) -> Plan:
     """The plan of a pool whose record holds these `definitions` (index name -> fields of an IndexDefinition)."""
-    indexes = tuple(IndexDefinition(*fields) for fields in definitions.values())
-    return Plan(pool_id, prefix_of(pool_id, 0), tuple((prefix_of(pool_id, d.number), d) for d in indexes))
+    made = [IndexDefinition(*fields) for fields in definitions.values()]
+    indexes = tuple((prefix_of(pool_id, definition.number), definition) for definition in made)
+    names = {name for definition in made for name in definition.attributes}
+    by_attribute = {name: tuple(index for index in indexes if name in index[1].attributes) for name in names}
+    return Plan(pool_id, prefix_of(pool_id, 0), indexes, by_attribute)
 
 
 def entry_keys(plan: Plan, attributes: Mapping[str, Any], item_key: bytes) -> list[bytes]:

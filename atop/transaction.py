@@ -55,7 +55,7 @@ def active(store: Store) -> Transaction:
 
 
 def _running_task() -> Any:
-    return None if _get_running_loop() is None else asyncio.current_task()
+    return asyncio.current_task() if _get_running_loop() is not None else None
 
 
 class Entry:

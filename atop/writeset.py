@@ -191,10 +191,11 @@ class Builder:
         before, after, pools = raw.attributes, entry.stored(), entry.pools
         old_values: dict[str, Any] = {}  # of the attributes that differ
         new_values: dict[str, Any] = {}
-        for name, value in after.items():
+        for name in [n for n, v in after.items() if before.get(n, _ABSENT) is not v]:
+            value = after[name]
             if name not in before:
                 new_values[name] = value
-            elif before[name] is not value and not same(before[name], value):
+            elif not same(before[name], value):
                 old_values[name] = before[name]
                 new_values[name] = value
         if len(before) > len(after) + len(old_values) - len(new_values):
@@ -237,13 +238,14 @@ class Builder:
             return
         key = pack_u64(item_id)
         for pool_id in entry.pools:
-            for prefix, definition in self._plan(pool_id).indexes:
-                if not changed.isdisjoint(definition.attributes):
-                    old = index_keys(prefix, definition, raw.attributes, key)
-                    new = index_keys(prefix, definition, entry.stored(), key)
-                    if old != new:
-                        self._index += [(k, None) for k in old if k not in new]
-                        self._index += [(k, b"") for k in new if k not in old]
+            by_attribute = self._plan(pool_id).by_attribute
+            affected = {index for name in changed for index in by_attribute.get(name, ())}
+            for prefix, definition in affected:
+                old = index_keys(prefix, definition, raw.attributes, key)
+                new = index_keys(prefix, definition, entry.stored(), key)
+                if old != new:
+                    self._index += [(k, None) for k in set(old).difference(new)]
+                    self._index += [(k, b"") for k in set(new).difference(old)]
 
     def _refer(self, item_id: int, entry: Entry, before: dict[str, Any], after: dict[str, Any]) -> None:
         old, new = set(references_of(before)), set(references_of(after))
@@ -273,6 +275,7 @@ class Builder:
                 self._files[value.digest] += 1
 
 
+_ABSENT: Any = object()
 _NOTHING = State(0, "", 0, {}, ())
 
 
