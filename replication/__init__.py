@@ -1,1 +1,1 @@
-"""Devices that keep each other up to date: links, and the shipping of the transaction log between stores."""
+"""One store on all devices of one person: found, paired, kept up to date over encrypted links, any of them enough."""

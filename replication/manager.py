@@ -391,6 +391,7 @@ class ReplicationManager:
 
     def _acknowledge(self, head: Head) -> None:
         """Tell the master what is on this disk, and those who wait for their commit that it may be here."""
+        self._problem = None
         with self._changed:
             self._changed.notify_all()
         master = self._roles.master

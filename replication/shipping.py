@@ -285,9 +285,16 @@ class Shipping:
                 number, message = self._inbox.popleft()
                 self._inbox_bytes -= len(message.record)
                 permanent |= self._process(environment, number, message)
-            if permanent:
-                environment.log_flush()
-            return permanent
+            return permanent and self._flush(environment)
+
+    def _flush(self, environment: Any) -> bool:
+        """Write what was applied to the disk; False, and nothing is acknowledged, if that cannot be done now."""
+        try:
+            environment.log_flush()
+        except db.DBError as error:  # a full disk; the next batch tries again
+            self._listener(Broken(f"what other devices committed cannot be written: {error}"))
+            return False
+        return True
 
     def _process(self, environment: Any, number: int, message: Log) -> bool:
         """Give Berkeley DB one message; returns whether it made commits permanent."""

@@ -34,6 +34,7 @@ class Wire:
         self.owner, self.other = owner, other
         self.device_id = other.device
         self.open = True
+        self.loses_logs = False
         self.far: Wire
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._carry, name="atop-test-wire", daemon=True)
@@ -44,7 +45,7 @@ class Wire:
         self._queue.put(encode(message))
 
     def send_log(self, log: Log) -> bool:
-        if self.open:
+        if self.open and not self.loses_logs:
             self._queue.put(encode(log))
         return self.open
 

@@ -12,7 +12,7 @@ import pytest
 from grouping import PATIENCE, Group, Machine, Note, until
 
 from atop import NoMaster
-from replication.messages import Role
+from replication.messages import Gap, Ping, Role
 
 
 @pytest.fixture
@@ -216,6 +216,65 @@ def test_commits_in_flight_when_the_master_goes_are_made_once(group: Group, a: M
     group.unplug("a")
     writer.join()
     assert b.texts() == sorted(["first", *written])
+
+
+def test_a_replica_that_missed_records_asks_for_them_when_a_ping_tells_of_more(
+    group: Group, a: Machine, b: Machine
+) -> None:
+    group.wires["a", "b"].loses_logs = True
+    a.write(*"xyz")
+    group.wires["a", "b"].loses_logs = False
+
+    def caught_up() -> bool:
+        where = a.manager.position()
+        group.wires["a", "b"].send(Ping(1, where.clock, where.generation, where.commit, where.lsn))
+        return b.store.head == a.store.head
+
+    until(caught_up)
+    assert equal(a, b)
+
+
+def test_a_replica_that_is_told_of_a_gap_asks_at_once(group: Group, a: Machine, b: Machine) -> None:
+    group.wires["a", "b"].loses_logs = True
+    a.write(*"xyz")
+    group.wires["a", "b"].loses_logs = False
+
+    def caught_up() -> bool:
+        group.wires["a", "b"].send(Gap(3))
+        return b.store.head == a.store.head
+
+    until(caught_up)
+
+
+def test_a_link_cut_while_the_first_copy_is_made_only_delays_it(group: Group, a: Machine) -> None:
+    for _ in range(30):
+        a.write("long" * 25_000)
+    a.manager.set_members(2)
+    opener = threading.Thread(target=lambda: group.start("b", size=2, linked=False))
+    opener.start()
+    until(lambda: "b" in group.machines)
+    group.link("a", "b")
+    for _ in range(5):
+        group.cut("a", "b")
+        group.link("a", "b")
+    opener.join()
+    b = group.machines["b"]
+    until(lambda: b.store.head == a.store.head)
+    assert equal(a, b)
+
+
+def test_a_replicated_commit_is_on_the_other_device_when_it_returns(group: Group, a: Machine, b: Machine) -> None:
+    a.store._engine.durability = "replicated"
+    for number in range(20):
+        a.write(f"{number}")
+        assert b.store.head.number == a.store.head.number
+
+
+def test_a_replicated_commit_does_not_wait_for_devices_that_are_away(group: Group, a: Machine, b: Machine) -> None:
+    a.store._engine.durability = "replicated"
+    group.unplug("b")
+    a.write("alone")
+    assert "alone" in a.texts()
 
 
 def test_in_sync_is_said_only_when_nothing_is_missing(group: Group, a: Machine, b: Machine) -> None:
