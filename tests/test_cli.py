@@ -695,6 +695,22 @@ def test_a_backup_is_never_written_over_something(people: Command, tmp_path: Pat
     assert people("backup", str(tmp_path / "copy")).code == 1
 
 
+def test_a_store_with_a_damaged_page_is_not_backed_up(atop: Command, tmp_path: Path) -> None:
+    with Store(atop.store) as store, store.transaction():
+        pool = store.pool("people")
+        for number in range(200):
+            pool.add(Item(store, name=f"person {number}", note="x" * 100))
+    table = atop.store / "data" / "items.db"
+    pages = bytearray(table.read_bytes())
+    leaf = next(start for start in range(8192, len(pages), 8192) if b"person 100" in pages[start : start + 8192])
+    pages[leaf + 4000] ^= 0xFF
+    table.write_bytes(pages)
+    outcome = atop("backup", str(tmp_path / "copy"))
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "damaged" in outcome.err
+    assert [path.name for path in tmp_path.iterdir() if "copy" in path.name] == []
+
+
 def test_verify_names_each_problem_and_fails(people: Command) -> None:
     assert people.done("--json", "verify").json["problems"] == []
     with Store(people.store) as store:
