@@ -190,6 +190,7 @@ anything = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=anything)
 def test_whatever_can_be_stored_comes_back_equal(store: Store, value: Any) -> None:

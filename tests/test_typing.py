@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import atop
 
 # What a program may look like. A line that mypy must complain about ends in `# error: ` and a part of what it says.
@@ -91,6 +93,7 @@ wrong: str = store.transact(ada.rename, "x")  # error: expression has type "int"
 """
 
 
+@pytest.mark.slow
 def test_mypy_knows_the_constructor_and_the_attributes_of_an_item_class(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)

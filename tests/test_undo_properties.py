@@ -16,6 +16,9 @@ from atop.engine import TABLES
 from atop.records import decode
 
 
+pytestmark = pytest.mark.slow
+
+
 class Node(Item, type_name="test.undo.Node"):
     name: str = ""
     tags: list[str] = []
