@@ -47,7 +47,8 @@ def back_up(store: Store, target: Path, progress: Progress | None) -> None:
     incomplete = target.with_name(target.name + ".incomplete")
     try:
         shutil.rmtree(incomplete, ignore_errors=True)
-        (incomplete / "data").mkdir(mode=0o700, parents=True)
+        incomplete.mkdir(mode=0o700, parents=True)
+        (incomplete / "data").mkdir(mode=0o700)
         (incomplete / "files").mkdir(mode=0o700)
         store._engine.backup(incomplete / "data")
         _make_whole(incomplete / "data", store.path)
@@ -138,11 +139,13 @@ def _kept_closed(path: Path) -> Iterator[None]:
 
 
 def _copy_store(source: Path, target: Path) -> None:
-    (target / "data").mkdir(mode=0o700, parents=True)
+    target.mkdir(mode=0o700, parents=True)
+    (target / "data").mkdir(mode=0o700)
     (target / "files").mkdir(mode=0o700)
     for path in sorted((source / "data").iterdir()):
         if _DATABASE_FILE.fullmatch(path.name) and _is_plain(path):
             shutil.copyfile(path, target / "data" / path.name)
+            (target / "data" / path.name).chmod(0o600)
     if (source / "files").is_dir():
         _copy_files(FileArea(source / "files"), FileArea(target / "files"), None)
 

@@ -690,6 +690,19 @@ def test_a_backup_is_restored_with_the_same_contents(people: Command, tmp_path: 
     assert elsewhere.done("--json", "status").json["chain"] == before["chain"]
 
 
+def test_stores_backups_and_what_is_restored_are_the_users_alone(people: Command, tmp_path: Path) -> None:
+    with Store(people.store) as store:
+        store.pool("people").add(Item(store, photo=store.file(b"a photo")))
+    people.done("backup", str(tmp_path / "copy"))
+    restored = Command(tmp_path / "restored", people._capsys)
+    restored.done("restore", str(tmp_path / "copy"))
+    restored.done("verify")
+    assert (restored.store / "local" / "log-mark").exists()
+    for top in (people.store, tmp_path / "copy", restored.store):
+        modes = {path.relative_to(tmp_path): stat.S_IMODE(path.stat().st_mode) for path in [top, *top.rglob("*")]}
+        assert [str(path) for path, mode in modes.items() if mode & 0o077] == []
+
+
 def test_a_backup_is_never_written_over_something(people: Command, tmp_path: Path) -> None:
     people.done("backup", str(tmp_path / "copy"))
     assert people("backup", str(tmp_path / "copy")).code == 1
