@@ -280,6 +280,7 @@ class Environment:
         # Not flushed: an older mark, or none, promises less and is as true.
         new = self._mark_path.with_suffix(".new")
         with contextlib.suppress(OSError):
+            new.touch(mode=0o600)
             new.write_text(f"{place[0]} {place[1]}\n", "ascii")
             new.replace(self._mark_path)
 
