@@ -15,7 +15,6 @@ from atop import Conflict, Index, Item, NoSuchItem, Restricted, Store, UndoRefus
 from atop.engine import TABLES
 from atop.records import decode
 
-
 pytestmark = pytest.mark.slow
 
 
