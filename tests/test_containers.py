@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 import threading
 from collections import Counter, OrderedDict, defaultdict
@@ -171,9 +172,9 @@ def test_what_is_made_of_them_is_plain(store: Store) -> None:
 
 def test_a_copy_of_a_set_can_be_changed_and_changes_nothing(store: Store) -> None:
     note = Note(store, words={1})
-    copy = note.words.copy()
-    copy.add(2)
-    assert (copy, note.words) == ({1, 2}, {1})
+    mine = note.words.copy()
+    mine.add(2)
+    assert (mine, note.words) == ({1, 2}, {1})
 
 
 def test_subclasses_of_containers_become_plain_ones(open_store) -> None:
@@ -261,7 +262,11 @@ def check_alike(store: Store, attribute: str, plain: Any, operations: list[tuple
     note = Note(store, **{attribute: plain})
     held = getattr(note, attribute)
     for operation in operations:
-        assert run(held, operation) == run(plain, operation)
+        before = copy.deepcopy(plain)
+        expected = run(plain, operation)
+        if isinstance(expected, type):
+            plain = before  # a plain list that fails to be sorted is left half sorted; an item's is left as it was
+        assert run(held, operation) == expected
         assert held == plain == getattr(note, attribute)
         assert isinstance(plain, set) or list(held) == list(plain)
         assert getattr(note, attribute) is held
