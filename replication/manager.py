@@ -510,6 +510,8 @@ class ReplicationManager:
             self._in_step = True
         for action in self._roles.step(event, time.monotonic(), self._me()):
             self._do(action)
+        if self.is_master and self._roles.role is not Role.MASTER:
+            self._shipping.become_replica()
 
     def _me(self) -> roles.Self:
         self._generation = self._shipping.generation
@@ -527,6 +529,7 @@ class ReplicationManager:
             case roles.BecomeReplica():
                 self._shipping.become_replica()
             case roles.RaiseGeneration():
+                self._found = None
                 self._shipping.become_replica()
                 self._shipping.become_master()
             case roles.AskHistory(device, number):

@@ -265,7 +265,8 @@ class Roles:
                         self._ask_at = now + ASK_SECONDS
                         return [Tell()]
             case MasterFound(device):
-                return self._follow(device, me)
+                if self.role is not Role.MASTER:  # else it was found before this device became master
+                    return self._follow(device, me)
             case HistoryAnswered(device, number, same):
                 return self._judge_history(device, number, same, me)
             case InStep():
@@ -367,6 +368,7 @@ class Roles:
         self._rivals -= given_way
         if any(
             status.role is not Role.MASTER
+            and status.master in (None, self.own)  # one that follows another master is that one's to care for
             and (status.generation > me.generation or (device in given_way and status.generation == me.generation))
             for device, status in known.items()
         ):

@@ -178,6 +178,17 @@ def test_a_replica_of_a_later_generation_makes_the_master_begin_a_new_one() -> N
     assert after(decisions, Heard(LAPTOP, says(Role.REPLICA, generation=4))) == [RaiseGeneration()]
 
 
+def test_a_replica_of_another_master_is_left_to_that_one() -> None:
+    decisions = device(*MASTER)
+    assert after(decisions, Heard(LAPTOP, says(Role.REPLICA, generation=4, master=PHONE))) == []
+
+
+def test_a_master_does_not_follow_one_that_was_found_before() -> None:
+    decisions = device(*MASTER)
+    assert after(decisions, MasterFound(LAPTOP)) == []
+    assert decisions.role is Role.MASTER
+
+
 def test_who_is_appointed_does_not_mind_what_the_old_master_said_before() -> None:
     decisions = device(*FOLLOWING, Heard(LAPTOP, says(Role.MASTER, 10)))
     assert after(decisions, Appointed()) == [BecomeMaster()]
