@@ -140,6 +140,80 @@ def test_a_deleted_item_comes_back_whole_and_stays(store: Store, write: Write) -
     assert counts(import_file(store, path)) == (0, 0, 1, 0)
 
 
+# ------------------------------------------------------------------------------------ contacts without a UID
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (("Ada,a@b,1,x",), ("Ada,A@B,2,y",)),  # the e-mail address tells
+        (("Ada,a@b,030 1,x",), ("Ada,c@d,(030) 1,y",)),  # the number
+        (("Ada,a@b,,",), ("ada,c@d,,",)),  # nothing but the name
+        (("Ada,a@b,,x", "Ada,c@d,,x"), ("Ada,c@d,,y", "Ada,a@b,,y")),  # two of that name, told apart
+        (("Ada,a@b,,x", "Charles,c@d,,"), ("Charles,c@d,,z", "Ada,e@f,,y")),
+    ],
+)
+def test_a_contact_without_a_uid_that_has_changed_in_the_file_is_updated(
+    store: Store, write: Write, before: tuple[str, ...], after: tuple[str, ...]
+) -> None:
+    import_file(store, write("a.csv", "Name,Email,Phone,Notes", *before))
+    uids = names(store, "contacts", "uid")
+    path = write("a.csv", "Name,Email,Phone,Notes", *after)
+    assert counts(import_file(store, path)) == (0, len(after), 0, 0)
+    assert names(store, "contacts", "email") == sorted(line.split(",")[1] for line in after)
+    assert names(store, "contacts", "uid") == uids  # other devices know it by that
+    done = commits(store)
+    assert counts(import_file(store, path)) == (0, 0, len(after), 0)
+    assert commits(store) == done
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "added"),
+    [
+        (("Ada,a@b,,x",), ("Ada,c@d,,x", "Ada,e@f,,x"), 2),  # two in the file
+        (("Ada,a@b,,x", "Ada,c@d,,x"), ("Ada,e@f,,x",), 1),  # two here
+        (("Ada,a@b,,x",), ("Ada,a@b,,x", "Ada,c@d,,x"), 1),  # the one here is in the file as it was
+        (("Ada,a@b,,x", "Ada,a@b,,y"), ("Ada,a@b,,z",), 1),
+        (("Ada,a@b,,x",), ("Charles,a@b,,x",), 1),  # a family's address
+    ],
+)
+def test_contacts_without_a_uid_that_may_be_two_people_stay_two(
+    store: Store, write: Write, before: tuple[str, ...], after: tuple[str, ...], added: int
+) -> None:
+    import_file(store, write("a.csv", "Name,Email,Phone,Notes", *before))
+    report = import_file(store, write("a.csv", "Name,Email,Phone,Notes", *after))
+    assert (report.added, report.updated) == (added, 0)
+    assert len(store.pool("contacts")) == len(before) + added
+
+
+def test_a_name_alone_matches_no_contact_of_another_table_or_with_a_uid(store: Store, write: Write) -> None:
+    import_file(store, write("a.csv", "Name,Email", "Ada,a@b"))
+    import_file(store, write("b.vcf", *card("1", "Charles", "EMAIL:c@d")))
+    report = import_file(store, write("c.csv", "Name,E-mail,Notes", "Ada,e@f,x", "Charles,c@d,y"))
+    assert counts(report) == (2, 0, 0, 0)
+
+
+def test_a_card_without_a_uid_that_has_changed_is_updated_also_after_its_batch(
+    store: Store, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "BATCH_RECORDS", 2)
+    people = ["Ada", "Charles", "Luigi", "Mary", "George"]
+    import_file(store, write("a.vcf", *(line for name in people for line in card("", name, f"EMAIL:{name}@b"))))
+    changed = [line for name in reversed(people) for line in card("", name, f"EMAIL:{name}@b", "TITLE:x")]
+    assert counts(import_file(store, write("a.vcf", *changed))) == (0, 5, 0, 0)
+    assert names(store, "contacts", "title") == ["x"] * 5
+
+
+def test_a_matched_contact_renamed_here_is_known_when_the_same_file_comes_again(store: Store, write: Write) -> None:
+    import_file(store, write("a.csv", "Name,Email", "Ada,a@b"))
+    path = write("a.csv", "Name,Email", "Ada,c@d")
+    import_file(store, path)
+    (ada,) = store.pool("contacts")
+    ada.name = "Ada King"
+    assert counts(import_file(store, path)) == (0, 0, 1, 0)
+    assert names(store, "contacts", "name") == ["Ada King"]
+
+
 # ------------------------------------------------------------------------------------ newer and older
 
 

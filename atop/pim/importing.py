@@ -28,6 +28,7 @@ from atop.pim.intake import Intake
 from atop.pim.jsonl import JsonLines, read_references
 from atop.pim.lines import LineFile, Watch
 from atop.pim.mailbox_file import RawMessage, is_maildir, maildir_files, read_mbox, read_message_file
+from atop.pim.matching import Survey
 from atop.pim.message import read_message
 from atop.pim.report import OnSkip, Progress, Report
 from atop.pim.sniffing import FORMATS, Format, sniff
@@ -139,7 +140,8 @@ class _Importer:
     def _take(self, path: Path, kind: Format, watch: Watch | None, called: Path) -> None:
         # The mailboxes of Apple Mail are folders, each with a file called mbox.
         folder = path.parent.stem if path.name == "mbox" and path.parent.suffix == ".mbox" else path.stem
-        self._intake.begin(str(called), folder if kind == "mbox" else "", path.stem)
+        survey = _survey_of(path, kind)
+        self._intake.begin(str(called), folder if kind == "mbox" else "", path.stem, survey)
         if kind == "jsonl":
             self._take_export(path, watch)
         elif kind == "icalendar":
@@ -187,6 +189,16 @@ class _Importer:
     def _keep_file(self, digest: bytes, contents: BinaryIO) -> None:
         if self._find_file(FileInfo(digest, 0)) is None and self._store.file(contents).digest != digest:
             raise ValueError("the contents of a file are not those that were exported")
+
+
+def _survey_of(path: Path, kind: Format) -> Survey | None:
+    """What reads the contacts of a file once more; None if it is of a format without contacts."""
+
+    def survey() -> Iterator[Record | Broken]:
+        with LineFile(path) as lines:
+            yield from read_vcards(lines) if kind == "vcard" else read_table(lines, Decoder(_no_item, lambda _: None))
+
+    return survey if kind in ("vcard", "csv") else None
 
 
 def _no_item(_item_id: int) -> Item | None:

@@ -88,6 +88,7 @@ class Record:
     path: str = ""  # the file that it is from
     folder: str = ""  # the mail folder that it is in
     pool: str = ""  # where an "item" goes
+    unidentified: bool = False  # a contact that brings no UID: `uid` is a hash
     repeated: bool = False  # another record of the same file had this `uid`
     losses: list[str] = field(default_factory=list)  # what of it could not be taken up
     lossy: set[str] = field(default_factory=set)  # the attributes that this is about: an item there keeps its own

@@ -3,7 +3,8 @@
 Records go in some hundreds a transaction, so that an import that is stopped has put in whole records, and the same
 import again goes on with the rest. A record that cannot be stored is reported, and the others of its batch go in.
 
-What counts as the same: a contact, event or note with the same `uid`; a message with the same Message-ID and contents.
+What counts as the same: a contact, event or note with the same `uid` (where a record has none, `matching` tells which
+contact it was before); a message with the same Message-ID and contents.
 An item keeps the fingerprint of the record it was made from, so a record that has not changed since it was imported
 last changes nothing, also where the item has been changed here meanwhile. One that has changed since wins over changes
 made here; these are in the item's history.
@@ -11,6 +12,7 @@ made here; these are in the item's history.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any, Literal
@@ -19,6 +21,7 @@ from atop import Item, Pool, Store
 from atop.errors import (
     NoSuchFile,
     NoSuchItem,
+    NoSuchPool,
     ReadOnlyItem,
     Restricted,
     TransactionTooLarge,
@@ -30,6 +33,7 @@ from atop.pim import revisions
 from atop.pim.incoming import IMPORT_KEY, IMPORT_MARK, Broken, Content, Kind, Record
 from atop.pim.items import CLASSES, KINDS, POOLS, open_pool
 from atop.pim.jsonl import Referring
+from atop.pim.matching import Matcher, Survey
 from atop.pim.report import OnSkip, Report, Skipped
 from atop.pim.seen import Seen
 from atop.pim.typed import Decoder, encode
@@ -83,15 +87,27 @@ class Intake:
         self._pools: dict[tuple[Kind, str], Pool] = {}  # by kind of record, and name for "item"
         self._here: dict[tuple[Kind, str], Any] = {}  # the items of the batch that is being put in, by uid; or None
         self._seen = Seen()
+        self._matcher = Matcher()
 
-    def begin(self, path: str, folder: str, pool_name: str) -> None:
-        """The records that follow are from this file, and from this mail folder; items go into this pool."""
+    def begin(self, path: str, folder: str, pool_name: str, survey: Survey | None = None) -> None:
+        """The records that follow are from this file, and from this mail folder; items go into this pool.
+
+        `survey` gives the records of the file once more.
+        """
+        if survey is not None:
+            self.flush()  # what an earlier file has is to be found
+            empty = True
+            with contextlib.suppress(NoSuchPool):
+                empty = not len(self._store.pool(POOLS["contact"][0], create=False))
+            survey = None if empty else survey  # nothing to be matched, but what comes from this very file
         self._path, self._folder, self.pool_name = path, folder, pool_name
         self._seen.begin()
+        self._matcher.begin(survey)
 
     def close(self) -> None:
         """Let go of the temporary file."""
         self._seen.close()
+        self._matcher.close()
 
     def add(self, found: Record | Broken) -> None:
         """Take a record, or report what is broken."""
@@ -114,11 +130,17 @@ class Intake:
         """Put in what has been taken so far."""
         batch, self._batch, self._bytes = self._batch, [], 0
         if batch:
-            for kind, name in {(record.kind, record.pool) for record in batch} - self._pools.keys():
-                self._pools[kind, name] = (
-                    open_pool(self._store, kind) if not name else self._store.pool(name, [IMPORT_KEY])
-                )
+            for kind, name in {(record.kind, record.pool) for record in batch}:
+                self._pool(kind, name)
+            if any(record.unidentified for record in batch):
+                self._matcher.prepare(self._pool("contact", ""), batch)
             self._put(batch)
+
+    def _pool(self, kind: Kind, name: str) -> Pool:
+        if (kind, name) not in self._pools:
+            pool = open_pool(self._store, kind) if not name else self._store.pool(name, [IMPORT_KEY])
+            self._pools[kind, name] = pool
+        return self._pools[kind, name]
 
     def _check_pool(self, record: Record) -> str:
         """Why an item of another class cannot go into the pool that the file names; empty if it can."""
@@ -155,6 +177,9 @@ class Intake:
         # All are looked up before the first is changed: after that, each query would have to work out the index
         # entries of all that is new in this transaction.
         self._here = {(r.kind, r.uid): _find(self._pools[r.kind, ""], r.uid) for r in batch if r.kind != "item"}
+        for record in batch:
+            if record.unidentified and self._here[record.kind, record.uid] is None:
+                self._here[record.kind, record.uid] = self._matcher.find(self._pools[record.kind, ""], record)
         for record in batch:
             try:
                 take = self._takers[record.kind]

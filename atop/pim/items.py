@@ -183,6 +183,7 @@ POOLS: dict[Kind, tuple[str, list[str | tuple[str, ...] | Index]]] = {
         "contacts",
         [
             "uid",
+            "fingerprint",
             Index("name", "name", nocase=True),
             Index("email", "email", nocase=True),
             ("city", "name"),

@@ -121,12 +121,16 @@ def _record(kind: Kind, prefix: str, state: dict[str, Any], row: Row) -> Record:
 class _ContactRows(_Reader):
     def __init__(self, headings: list[str]) -> None:
         self._table = ContactTable(headings)
+        # Two address books may each have one John Smith: so the headings tell their records apart.
+        self._prefix = f"row-{fingerprint(*(heading.encode('utf-8', 'replace') for heading in headings))[:4].hex()}"
 
     def learn(self, rows: list[list[str]]) -> None:
         self._table.learn(rows)
 
     def record(self, row: Row) -> Record:
-        return _record("contact", "row", self._table.read(row.cells), row)
+        record = _record("contact", self._prefix, self._table.read(row.cells), row)
+        record.unidentified = record.uid.startswith(f"{self._prefix}-")
+        return record
 
 
 class _EventRows(_Reader):

@@ -69,9 +69,11 @@ def read_card(component: Component) -> Record:
         card.add(line)
         position += 1
     state = card.finish()
-    if not state["uid"]:
-        state["uid"] = hashed_uid("vcard", _NOT_CONTENT.sub(b"", raw.replace(b"\r", b"")))
-    return Record("contact", state["uid"], state, component.line, len(raw), fingerprint(raw))
+    record = Record("contact", state["uid"], state, component.line, len(raw), fingerprint(raw))
+    if not record.uid:
+        state["uid"] = record.uid = hashed_uid("vcard", _NOT_CONTENT.sub(b"", raw.replace(b"\r", b"")))
+        record.unidentified = True
+    return record
 
 
 def blank() -> dict[str, Any]:
