@@ -8,7 +8,8 @@ equal histories. Changes hold the old values of what changed; the new ones are i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -97,6 +98,34 @@ def _change(fields: tuple[Any, ...]) -> Change:
     if type(change.item_id) is not int or type(change.base) is not int or type(change.before) is not dict:
         raise TypeError
     return change
+
+
+# How an undo says what it took back: numbers of commits, and ranges of them, newest first.
+_NUMBERS = r"\d{1,18}(?:\.\.\d{1,18})?"
+_UNDO_LABEL = re.compile(rf"undo ({_NUMBERS}(?:, {_NUMBERS})*)(?:: .*)?", re.ASCII | re.DOTALL)
+
+
+def undo_label(commits: Sequence[Commit]) -> str:
+    """The label of a commit that undoes these: `undo 12: import friends.vcf`, `undo 10..12, 7`."""
+    if len(commits) == 1:
+        label = commits[0].label
+        return f"undo {commits[0].number}" + (f": {label}" if label else "")
+    ranges: list[list[int]] = []
+    for number in sorted((commit.number for commit in commits), reverse=True):
+        if ranges and ranges[-1][0] == number + 1:
+            ranges[-1][0] = number
+        else:
+            ranges.append([number, number])
+    return "undo " + ", ".join(f"{low}..{high}" if low < high else str(low) for low, high in ranges)
+
+
+def undone_by(commit: Commit) -> list[tuple[int, int]]:
+    """The ranges of numbers, both ends included, of the commits that this one undid; none if it is no undo."""
+    found = _UNDO_LABEL.fullmatch(commit.label)
+    if found is None:
+        return []
+    ends = [part.split("..") for part in found[1].split(", ")]
+    return [(int(pair[0]), min(int(pair[-1]), commit.number - 1)) for pair in ends]
 
 
 def decode_commit(key: bytes, record: bytes) -> Commit:
@@ -213,4 +242,6 @@ __all__ = [
     "commit_at",
     "commits_after",
     "commits_back",
+    "undo_label",
+    "undone_by",
 ]

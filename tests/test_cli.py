@@ -615,22 +615,22 @@ def test_progress_is_drawn_neither_with_json_nor_into_a_pipe() -> None:
 
 
 def rename(command: Command, name: str, new_name: str) -> int:
-    """Rename a person; returns the id of the commit."""
+    """Rename a person; returns the number of the commit."""
     with Store(command.store) as store:
         with store.transaction(f"rename {name}"):
             (person,) = store.pool("people").query("name", key=name)
             person.name = new_name
-        return next(store.history()).commit_id
+        return next(store.history()).number
 
 
 def test_history_has_the_latest_commit_first(people: Command) -> None:
-    commit_id = rename(people, "Bob", "Robert")
+    number = rename(people, "Bob", "Robert")
     commits = people.done("--json", "history").json_lines
-    assert (commits[0]["commit"], commits[0]["label"]) == (commit_id, "rename Bob")
+    assert (commits[0]["number"], commits[0]["label"]) == (number, "rename Bob")
     assert [change["attributes"] for change in commits[0]["changes"]] == [["name"]]
     assert [commit["number"] for commit in commits] == sorted((c["number"] for c in commits), reverse=True)
     assert people.done("history", "--limit", "1").rows == [
-        [str(commit_id), people.done("history").rows[0][1], "1 changed", "rename Bob"]
+        [str(number), people.done("history").rows[0][1], "1 changed", "rename Bob"]
     ]
 
 
@@ -644,10 +644,12 @@ def test_history_of_an_item_says_what_changed(people: Command) -> None:
 
 
 def test_undo_takes_back_a_commit_and_undoing_that_puts_it_in_again(people: Command) -> None:
-    commit_id = rename(people, "Bob", "Robert")
-    assert people.done("--json", "undo", str(commit_id)).json == {"undone": commit_id, "label": "rename Bob"}
+    number = rename(people, "Bob", "Robert")
+    (undone,) = people.done("--json", "undo", str(number)).json["undone"]
+    assert (undone["number"], undone["label"]) == (number, "rename Bob")
     assert people.done("query", "people", "name", "--key", "Bob").rows
-    people.done("undo", "--last")
+    assert people.done("--json", "history", "--limit", "1").json["label"] == f"undo {number}: rename Bob"
+    people.done("undo", str(number + 1))
     assert people.done("query", "people", "name", "--key", "Robert").rows
 
 
@@ -659,7 +661,72 @@ def test_undo_is_refused_where_later_commits_build_on_it(people: Command) -> Non
     assert people.done("query", "people", "name", "--key", "Rob").rows
 
 
-@pytest.mark.parametrize("arguments", [[], ["1", "--last"], ["first"]], ids=repr)
+def test_the_number_that_is_shown_is_the_one_that_undo_takes_whatever_the_ids_are(people: Command) -> None:
+    people.done("backup", "copy")
+    people.done("restore", "copy", "--force")  # new ids lie far past those of the backup
+    number = rename(people, "Bob", "Robert")
+    commit = people.done("--json", "history", "--limit", "1").json
+    assert commit["number"] == number != commit["commit_id"]
+    assert people.done("--json", "status").json["commit"] == number
+    assert people.done("--json", "backup", "copy of it").json["commit"] == number
+    assert people.done("history", "--limit", "1").rows[0][0] == str(number)
+    assert people("undo", str(commit["commit_id"])).code == 1
+    people.done("undo", str(number))
+    assert people.done("query", "people", "name", "--key", "Bob").rows
+
+
+def test_each_undo_of_the_last_goes_one_step_further_back(people: Command) -> None:
+    for old, new in [("Bob", "Robert"), ("Robert", "Rob"), ("Rob", "Bobby")]:
+        rename(people, old, new)
+    for name in ("Rob", "Robert", "Bob"):
+        people.done("undo", "--last")
+        assert people.done("query", "people", "name", "--key", name).rows
+    number = people.done("--json", "history", "--limit", "1").json["number"]
+    people.done("undo", str(number))  # so that is there again
+    assert people.done("query", "people", "name", "--key", "Robert").rows
+    people.done("undo", "--last")
+    assert people.done("query", "people", "name", "--key", "Bob").rows
+    people.done("undo", "--last")  # the first people and their pool
+    outcome = people("undo", "--last")
+    assert outcome.code == 1
+    assert "nothing to undo" in outcome.err
+
+
+def test_several_commits_are_undone_newest_first_in_one_transaction_if_they_fit(people: Command) -> None:
+    first = rename(people, "Bob", "Robert")
+    rename(people, "Ada", "Adele")
+    third = rename(people, "Cleo", "Clio")
+    undone = people.done("--json", "undo", f"{first}..{third}").json["undone"]
+    assert [commit["number"] for commit in undone] == [third, third - 1, first]
+    assert [row[1] for row in people.done("query", "people", "name", "--columns", "name").rows] == NAMES
+    latest = people.done("--json", "history", "--limit", "1").json
+    assert (latest["number"], latest["label"]) == (third + 1, f"undo {first}..{third}")
+    assert people("undo", f"{first}..{third}").code == 1  # taken back already
+    people.done("undo", str(third + 1))
+    assert people.done("query", "people", "name", "--key", "Clio").rows
+
+
+def test_a_range_of_commits_that_build_on_each_other_is_undone(people: Command) -> None:
+    first = rename(people, "Bob", "Robert")
+    rename(people, "Robert", "Rob")
+    third = rename(people, "Rob", "Bobby")
+    people.done("undo", str(third))
+    rename(people, "Ada", "Adele")
+    people.done("undo", f"{third}..{first}", str(third + 2))
+    assert [row[1] for row in people.done("query", "people", "name", "--columns", "name").rows] == NAMES
+
+
+def test_an_undo_that_is_refused_halfway_says_what_was_taken_back(people: Command) -> None:
+    first = rename(people, "Bob", "Robert")
+    rename(people, "Robert", "Rob")
+    third = rename(people, "Rob", "Bobby")
+    outcome = people("undo", str(first), str(third))
+    assert outcome.code == 1
+    assert f"taken back before that, and left so: {third}" in outcome.err
+    assert people.done("query", "people", "name", "--key", "Rob").rows
+
+
+@pytest.mark.parametrize("arguments", [[], ["1", "--last"], ["first"], ["1-3"], ["-1"]], ids=repr)
 def test_undo_wants_one_commit_or_the_last(arguments: list[str], people: Command) -> None:
     assert people("undo", *arguments).code == 2
 

@@ -44,7 +44,7 @@ def test_undoing_a_creation_deletes_the_item(store: Store) -> None:
     store.undo(last(store))
     with pytest.raises(NoSuchItem):
         ada.name  # noqa: B018
-    assert (last(store).label, not list(store.items())) == ("undo 'create Person'", True)
+    assert (last(store).label, not list(store.items())) == ("undo 1: create Person", True)
 
 
 def test_undoing_a_change_puts_the_old_values_back(store: Store) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from atop import Commit, Item, NoSuchCommit, Revision, Store
+from atop import Commit, Item, Revision, Store
 from atop.cli.session import Session, StoreCommand, pass_session
 from atop.cli.text import describe, local
+from atop.cli.undoing import Range, chosen, latest, read_numbers, take_back
 
 # Commits shown on a terminal unless --limit says otherwise.
 TERMINAL_LIMIT = 25
@@ -29,7 +30,7 @@ def history_command(session: Session, *, item_id: int | None, limit: int | None)
     """Show what was done to the store, the latest commit first.
 
     Without --limit, a terminal shows the last 25; a pipe, a file and --json get all that the journal has. The
-    number in the first column is what `atop undo` takes.
+    number in the first column is what `atop undo` takes, and what `status` and `backup` show.
 
     \b
     Examples:
@@ -51,8 +52,8 @@ def history_command(session: Session, *, item_id: int | None, limit: int | None)
 
 def _fields_of(commit: Commit) -> dict[str, Any]:
     return {
-        "commit": commit.commit_id,
         "number": commit.number,
+        "commit_id": commit.commit_id,
         "time": commit.time,
         "device": commit.device,
         "label": commit.label,
@@ -68,14 +69,14 @@ def _commit_rows(store: Store) -> Iterator[Row]:
         kinds = Counter(change.kind for change in commit.changes)
         summary = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
         fields = {**_fields_of(commit), "changes": changes}
-        yield fields, [commit.commit_id, local(commit.time), summary, commit.label]
+        yield fields, [commit.number, local(commit.time), summary, commit.label]
 
 
 def _revision_rows(item: Item) -> Iterator[Row]:
     for revision in item.history():
         commit = revision.commit
         fields = {**_fields_of(commit), "kind": revision.kind, "changed": revision.changed}
-        yield fields, [commit.commit_id, local(commit.time), _summary(revision), commit.label]
+        yield fields, [commit.number, local(commit.time), _summary(revision), commit.label]
 
 
 def _summary(revision: Revision) -> str:
@@ -87,30 +88,50 @@ def _summary(revision: Revision) -> str:
     )
 
 
-@click.command("undo", cls=StoreCommand)
-@click.argument("commit_id", metavar="[COMMIT]", type=int, required=False)
-@click.option("--last", is_flag=True, help="The latest commit, whichever that is.")
-@pass_session
-def undo_command(session: Session, *, commit_id: int | None, last: bool) -> None:
-    """Take back what a commit did.
+class Numbers(click.ParamType[Range]):
+    """The number of a commit, or a range of them."""
 
-    COMMIT is a number from the first column of `atop history`. Taking it back is a commit of its own, which
-    can be undone as well. Refused if later commits build on it; the message says which.
+    name = "commit"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Range:
+        """Read `12` or `12..20`."""
+        try:
+            return read_numbers(value)
+        except ValueError:
+            self.fail(f"{value!r} should be the number of a commit, or a range like 12..20.", param, ctx)
+
+
+@click.command("undo", cls=StoreCommand)
+@click.argument("commits", metavar="[COMMIT]...", type=Numbers(), nargs=-1)
+@click.option("--last", is_flag=True, help="The latest commit that is not taken back already.")
+@pass_session
+def undo_command(session: Session, *, commits: tuple[Range, ...], last: bool) -> None:
+    """Take back what commits did.
+
+    COMMIT is a number from the first column of `atop history`, or a range of them like 12..20. Several are
+    taken back newest first, in one transaction if they fit and change different items. Of a range, what is
+    taken back already, and the commits that took it back, are left out.
+
+    Taking back is a commit of its own, which can be undone by its number as well. --last passes over those,
+    so that each --last goes one step further back. Refused if later commits build on it; the message says
+    which.
 
     \b
     Examples:
       atop undo 12
+      atop undo 12..20
       atop undo --last
     """
-    if last == (commit_id is not None):
-        raise click.UsageError("name either a COMMIT (see 'atop history') or --last.")
+    if last == bool(commits):
+        raise click.UsageError("name either COMMITs (see 'atop history') or --last.")
     with session.open_store() as store:
-        if commit_id is None:
-            latest = next(store.history(limit=1), None)
-            if latest is None:
-                raise NoSuchCommit("there is nothing to undo: the store has no commits yet")
-            commit_id = latest.commit_id
-        label = store.commit(commit_id).label
-        store.undo(commit_id)
-    words = f"undid commit {commit_id}: {label or '(no label)'}"
-    session.output.result({"undone": commit_id, "label": label}, words)
+        found = chosen(store, commits) if commits else [latest(store)]
+        take_back(store, found)
+    session.output.result(
+        {
+            "undone": [
+                {"number": commit.number, "commit_id": commit.commit_id, "label": commit.label} for commit in found
+            ]
+        },
+        *(f"undid commit {commit.number}: {commit.label or '(no label)'}" for commit in found),
+    )
