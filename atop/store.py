@@ -576,7 +576,7 @@ class Store(ClassicStore):
         """The commit with this id. Raises `NoSuchCommit`."""
         number = self._number_of(commit_id)
         if number is None:
-            raise NoSuchCommit(f"the journal has no commit {commit_id}")
+            raise NoSuchCommit(f"the journal has no commit with the id {commit_id}")
         return journal.commit_at(self._engine, number)
 
     def undo(self, commit: Commit | int, label: str = "") -> None:
@@ -587,7 +587,7 @@ class Store(ClassicStore):
             NoSuchCommit: there is none, or the journal no longer has it.
         """
         found = commit if isinstance(commit, Commit) else self.commit(commit)
-        self.transact(undo, self, found, label=label or f"undo {found.label!r}")
+        self.transact(undo, self, found, label=label or journal.undo_label([found]))
 
     def _number_of(self, commit_id: int) -> int | None:
         if type(commit_id) is not int or not 0 < commit_id < 1 << 63:
