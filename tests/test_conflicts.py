@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from atop import Conflict, Item, Store, transacted
+from atop import Conflict, Item, Pool, Store, transacted
 
 
 class Account(Item):
@@ -72,6 +72,29 @@ def test_changes_elsewhere_of_other_items_are_no_conflict(store: Store) -> None:
         one.balance = 1
         in_thread(lambda: setattr(two, "balance", 2))
     assert (one.balance, two.balance) == (1, 2)
+
+
+def test_a_name_that_another_has_given_meanwhile_is_a_conflict(store: Store) -> None:
+    turns = []
+
+    def make() -> Pool:
+        pool = store.pool("people")
+        if not turns:
+            turns.append(1)
+            in_thread(lambda: store.pool("people"))
+        return pool
+
+    pool = store.transact(make)
+    assert list(store.items()) == list(store.pools()) == [pool]
+
+
+def test_a_member_added_elsewhere_conflicts_with_the_deletion_of_the_pool(store: Store, conflicting) -> None:
+    pool, account = store.pool("people"), Account(store)
+    with conflicting():
+        pool.delete()
+        in_thread(lambda: pool.add(account))
+    assert list(pool) == [account]
+    assert store.verify().problems == []
 
 
 def test_two_that_create_the_same_named_pool_get_the_same_one(store: Store) -> None:

@@ -214,6 +214,24 @@ def test_a_dropped_index_is_gone_with_its_entries(people: Pool, store: Store) ->
     assert (report.problems, report.index_entries) == ([], entries - 5)
 
 
+@pytest.mark.parametrize("then", ["delete", "compact"])
+def test_a_drop_that_was_interrupted_leaves_nothing_behind_in_the_end(
+    people: Pool, store: Store, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    def interrupt(self: Pool) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pool, "_sweep", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            people.drop_index("name")
+    assert "name" not in people.indexes
+    assert store.verify().problems == []
+    people.delete() if then == "delete" else store.compact()
+    report = store.verify()
+    assert (report.problems, report.index_entries) == ([], 0 if then == "delete" else 15)
+
+
 def test_an_index_dropped_in_a_transaction_that_fails_is_still_there(people: Pool, undone) -> None:
     with undone():
         people.drop_index("name")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -189,6 +190,16 @@ def test_threads_have_transactions_of_their_own(store: Store) -> None:
     assert [c.label for c in store.history(2)] == ["outer", "inner"]
 
 
+def test_a_context_that_is_copied_to_a_thread_does_not_take_the_transaction_along(store: Store) -> None:
+    account = Account(store)
+    seen = []
+    with store.transaction():
+        account.balance = 7
+        context = contextvars.copy_context()
+        in_thread(lambda: context.run(lambda: seen.append(account.balance)))
+    assert seen == [0]
+
+
 def test_transactions_of_two_stores_do_not_mix(store: Store, undone, tmp_path) -> None:
     with Store(tmp_path / "other") as other:
         here, there = Account(store), Account(other)
@@ -304,6 +315,17 @@ def test_a_nested_transaction_is_a_savepoint(store: Store, undone) -> None:
             new.balance  # noqa: B018
     assert (account.balance, account.tags, tags) == (1, ["outer"], ["outer"])
     assert list(store.items()) == [account, other]
+
+
+def test_a_list_first_changed_in_a_savepoint_that_fails_is_as_it_was(store: Store, undone) -> None:
+    item = Item(store, data={"inner": [1]})
+    inner = item.data["inner"]
+    with store.transaction():
+        with undone():
+            inner.append(2)
+        assert (inner, item.data) == ([1], {"inner": [1]})
+        inner.append(3)
+    assert (inner, item.data) == ([1, 3], {"inner": [1, 3]})
 
 
 def test_savepoints_nest_to_any_depth(store: Store, undone) -> None:
