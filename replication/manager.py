@@ -142,7 +142,6 @@ class ReplicationManager:
         self._logs_needed: dict[Id, int] = {}  # device -> first log file that it may ask for
         self._answers: dict[int, Committed | Refused | None] = {}  # commit id -> answer; None while it is awaited
         self._generation = 0
-        self._found: Id | None = None
         self._in_step = False
         self._problem: str | None = None
         self._closed = False
@@ -345,7 +344,7 @@ class ReplicationManager:
                     self._changed.notify_all()
             self._events.put(roles.Heard(device, message))
         elif isinstance(message, Elect):
-            self._events.put(lambda: self._elect_for(message.winner))
+            self._events.put(lambda: self._elect_for(message))
         elif isinstance(message, HistoryAsked):
             self._submit(lambda: self._answer_history(link, message))
         elif isinstance(message, HistoryAnswered):
@@ -374,7 +373,6 @@ class ReplicationManager:
             case shipping.Applied(head):
                 self._acknowledge(head)
             case shipping.MasterFound(device):
-                self._found = device
                 self._events.put(roles.MasterFound(device))
             case shipping.Elected():
                 self._events.put(roles.Elected())
@@ -514,9 +512,9 @@ class ReplicationManager:
             self._shipping.become_replica()
 
     def _me(self) -> roles.Self:
-        self._generation = self._shipping.generation
+        self._generation, found = self._shipping.standing()
         head = self._engine.head if self._engine is not None else Head(0, bytes(CHAIN_BYTES))
-        return roles.Self(self._generation, head.number, head.chain, self._found)
+        return roles.Self(self._generation, head.number, head.chain, found)
 
     def _do(self, action: roles.Action) -> None:
         match action:
@@ -524,12 +522,10 @@ class ReplicationManager:
                 if not self._shipping.elect(sites, votes):
                     self._events.put(roles.ElectionEnded(failed=True))
             case roles.BecomeMaster():
-                self._found = None
                 self._shipping.become_master()
             case roles.BecomeReplica():
                 self._shipping.become_replica()
             case roles.RaiseGeneration():
-                self._found = None
                 self._shipping.become_replica()
                 self._shipping.become_master()
             case roles.AskHistory(device, number):
@@ -537,6 +533,10 @@ class ReplicationManager:
                 me = self._me()
                 if link is not None and me.number == number:
                     self._send(link, HistoryAsked(number, me.chain))
+            case roles.AskForGeneration(device):
+                link = self._links.get(device)
+                if link is not None:
+                    self._send(link, Elect(self._generation, device))
             case roles.Sync():
                 self._shipping.sync()
             case roles.Tell():
@@ -562,13 +562,12 @@ class ReplicationManager:
 
     # -- giving way
 
-    def _elect_for(self, winner: Id) -> None:
-        """A device is to be master: give way for it, or be it."""
-        if winner == self.own.digest:
-            if not self.is_master:
-                self._step(roles.Appointed())
+    def _elect_for(self, message: Elect) -> None:
+        """A device is to be master: give way for it, or be it, of a later generation than the one named."""
+        if message.winner == self.own.digest:
+            self._step(roles.GenerationWanted(message.generation) if self.is_master else roles.Appointed())
         elif self.is_master:
-            self._give_way(winner)
+            self._give_way(message.winner)
 
     def _retire(self) -> None:
         """Being about to leave: give way for the device that has most."""

@@ -48,7 +48,7 @@ class Self(NamedTuple):
     generation: int
     number: int  # of the last commit
     chain: bytes
-    found: Id | None = None  # the master that Berkeley DB has told of last
+    found: Id | None = None  # the master that Berkeley DB goes by; it may be gone, and need not be followed yet
 
 
 # -- events
@@ -132,6 +132,13 @@ class Appointed:
 
 
 @dataclass(frozen=True)
+class GenerationWanted:
+    """A replica cannot follow this device before it begins a generation after `generation`."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
 class GaveWay:
     """This device was master and has given way for another; `to` is to say that it is master."""
 
@@ -145,7 +152,7 @@ class Tick:
 
 Event = (
     LinkUp | LinkDown | Heard | MasterFound | HistoryAnswered | Elected | ElectionEnded | ElectionWanted | InStep
-    | Behind | WriteWanted | Appointed | GaveWay | Tick
+    | Behind | WriteWanted | Appointed | GenerationWanted | GaveWay | Tick
 )  # fmt: skip
 
 
@@ -184,6 +191,13 @@ class AskHistory:
 
 
 @dataclass(frozen=True)
+class AskForGeneration:
+    """Ask a master to begin a new generation: this device knows another master of the one it is in."""
+
+    device: Id
+
+
+@dataclass(frozen=True)
 class Sync:
     """Let Berkeley DB follow the master it has found."""
 
@@ -193,7 +207,7 @@ class Tell:
     """Send this device's status to all."""
 
 
-Action = HoldElection | BecomeMaster | BecomeReplica | RaiseGeneration | AskHistory | Sync | Tell
+Action = HoldElection | BecomeMaster | BecomeReplica | RaiseGeneration | AskHistory | AskForGeneration | Sync | Tell
 
 
 @dataclass
@@ -291,6 +305,9 @@ class Roles:
             case Appointed():
                 if self.has_copy and not self.parted and self.may_write():
                     return self._become_master()
+            case GenerationWanted(generation):
+                if self.role is Role.MASTER and me.generation <= generation:
+                    return [RaiseGeneration()]
             case GaveWay(to):
                 self._become_replica(None)
                 self._elect_at = now + 5 * ELECTION_PAUSE if to in self.peers else now
@@ -403,6 +420,9 @@ class Roles:
 
     def _resume(self, masters: list[Id], known: dict[Id, Status], me: Self) -> list[Action]:
         """Go on with the master that Berkeley DB has been told of before, so that it will not tell of it again."""
+        rivals = [device for device in masters if known[device].generation == me.generation and device != me.found]
+        if me.found is not None and rivals:
+            return [AskForGeneration(rivals[0])]  # one master is all that Berkeley DB takes of a generation
         if me.found is None or me.found not in masters or known[me.found].generation != me.generation:
             return []
         if self._synced == (me.found, me.generation):

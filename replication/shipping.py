@@ -376,8 +376,14 @@ class Shipping:
 
     # -- figures
 
-    @property
-    def generation(self) -> int:
-        """The generation of masters that this environment is in; 0 if it is closed."""
+    def standing(self) -> tuple[int, Device | None]:
+        """The generation of masters that this environment is in, and the master that Berkeley DB goes by, if any.
+
+        That one may be gone, and may not be followed yet. It is not told of again (`MasterFound`) while it stays.
+        """
         with self._processing:
-            return int(self._environment.rep_stat()["gen"]) if self._environment is not None else 0
+            if self._environment is None:
+                return 0, None
+            found = self._environment.rep_stat()
+        number = int(found["master"])
+        return int(found["gen"]), self._devices[number] if 0 < number < len(self._devices) else None

@@ -12,6 +12,7 @@ from replication import roles
 from replication.messages import Role, Status
 from replication.roles import (
     Appointed,
+    AskForGeneration,
     AskHistory,
     BecomeMaster,
     BecomeReplica,
@@ -20,6 +21,7 @@ from replication.roles import (
     ElectionEnded,
     Event,
     GaveWay,
+    GenerationWanted,
     Heard,
     HistoryAnswered,
     HoldElection,
@@ -187,6 +189,15 @@ def test_a_master_does_not_follow_one_that_was_found_before() -> None:
     decisions = device(*MASTER)
     assert after(decisions, MasterFound(LAPTOP)) == []
     assert decisions.role is Role.MASTER
+
+
+def test_a_second_master_of_one_generation_is_asked_to_begin_another() -> None:
+    decisions = device(*FOLLOWING, LinkDown(LAPTOP), LinkUp(PHONE))
+    actions = after(decisions, Heard(PHONE, says(Role.MASTER, generation=3)), generation=3, found=LAPTOP)
+    assert actions == [AskForGeneration(PHONE), BecomeReplica()]
+    led = device(*MASTER)
+    assert after(led, GenerationWanted(3), generation=3) == [RaiseGeneration()]
+    assert after(led, GenerationWanted(3), generation=4) == []
 
 
 def test_who_is_appointed_does_not_mind_what_the_old_master_said_before() -> None:
