@@ -52,7 +52,7 @@ from atop.errors import AtopError, Conflict, StoreFull, TransactionTooLarge
 from atop.indexes import prefix_of
 from atop.records import loads, pack_u64, unpack_u64
 from atop.replicated import Replication
-from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, WriteSet, pool_counter
+from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, ROOTS, WriteSet, pool_counter
 
 log = logging.getLogger(__name__)
 
@@ -478,9 +478,23 @@ class Engine(Calls):
         for item_id in write_set.unreferenced:
             if self._has(REFERENCES, pack_u64(item_id), txn):
                 raise Conflict(f"another commit made an item refer to item {item_id} meanwhile: try again", item_id)
+        if write_set.unreferenced:
+            self._check_unnamed(write_set.unreferenced, txn)
         for pool_id in write_set.emptied:
             if self._has(INDEX, prefix_of(pool_id, 0), txn):
                 raise Conflict(f"another commit added an item to pool {pool_id} meanwhile: try again", pool_id)
+
+    def _check_unnamed(self, item_ids: list[int], txn: Any) -> None:
+        gone = set(item_ids)
+        cursor = self._tables[CATALOG].cursor(txn)
+        try:
+            pair = cursor.set_range(ROOTS)
+            while pair is not None and pair[0].startswith(ROOTS):
+                if (item_id := unpack_u64(pair[1])[0]) in gone:
+                    raise Conflict(f"another commit has given a name to item {item_id} meanwhile: try again", item_id)
+                pair = cursor.next()
+        finally:
+            cursor.close()
 
     def _has(self, table: str, prefix: bytes, txn: Any) -> bool:
         cursor = self._tables[table].cursor(txn)

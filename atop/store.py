@@ -56,7 +56,7 @@ from atop.undo import undo
 from atop.values import FileInfo
 from atop.verify import VerifyReport, verify
 from atop.watching import Watch, Watchers
-from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, RULES, Builder, WriteSet
+from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, ROOTS, RULES, Builder, WriteSet
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -453,8 +453,8 @@ class Store(ClassicStore):
         Raises:
             NoSuchPool: there is none, and `create` is False.
         """
-        if not isinstance(name, str) or not name or "\0" in name:
-            raise ValueError(f"a pool's name is text without NUL, not {name!r}")
+        if not isinstance(name, str) or not name or "\0" in name or _unwritable(name):
+            raise ValueError(f"a pool's name is text that can be written as UTF-8, without NUL, not {name!r}")
         pool_id = self._named_pool_id(name)
         if pool_id is None:
             if not create:
@@ -502,17 +502,41 @@ class Store(ClassicStore):
 
     def root(self, name: str) -> Any:
         """The item that `set_root` gave this name. Raises `NoSuchItem`."""
-        item_id = self._named(f"root/{name}")
+        item_id = self._named(_root_key(name))
         if item_id is None:
             raise NoSuchItem(0, f"no item has the name {name!r}: give it to one with set_root")
         return self.get(item_id)
 
     def set_root(self, name: str, item: Item | None) -> None:
-        """Give a name to an item, to find it by `root`; None takes the name away."""
+        """Give a name to an item, to find it by `root`; None takes the name away, and so does the item's deletion.
+
+        Raises:
+            NoSuchItem: the item was deleted.
+        """
         if item is not None and item._store is not self:
             raise ValueError(f"{item!r} belongs to another store")
-        item_id = None if item is None else item._id
-        self._run(lambda t: t.name(f"root/{name}", item_id), f"name {name}")
+        key = _root_key(name)
+
+        def give(transaction: Transaction) -> None:
+            if item is not None:
+                gone = transaction.deleted(item._id)
+                if gone or not (transaction.created(item._id) or self._engine.version(item._id)):
+                    raise NoSuchItem(item._id)
+            transaction.name(key, None if item is None else item._id)
+
+        self._run(give, f"name {name}")
+
+    def _root_names(self, transaction: Transaction, item_id: int) -> list[str]:
+        """The catalog's names that `set_root` gave to this item, as the transaction sees them. They are few."""
+        names: dict[str, int | None] = {}
+        start = ROOTS
+        while pairs := self._engine.pairs(CATALOG, start, ROOTS + b"\xff", 200):
+            names.update((key.decode(), unpack_u64(value)[0]) for key, value in pairs)
+            start = pairs[-1][0] + b"\0"
+        for name, (_, now) in transaction.catalog.items():
+            if name.encode().startswith(ROOTS):
+                names[name] = now
+        return [name for name, now in names.items() if now == item_id]
 
     # -- files
 
@@ -634,6 +658,18 @@ class Store(ClassicStore):
         if current(self) is not None:
             raise StoreError("compact works in steps of its own: call it outside of a transaction", self.path)
         return compact(self, keep, progress, grace)
+
+
+def _root_key(name: str) -> str:
+    """The key of the catalog under which an item of this name stands. Raises ValueError if that is no name."""
+    if not isinstance(name, str) or _unwritable(name):
+        raise ValueError(f"a name is text that can be written as UTF-8, not {name!r}")
+    return ROOTS.decode() + name
+
+
+def _unwritable(name: str) -> bool:
+    """Whether a text has half of a surrogate pair: UTF-8 has no such thing."""
+    return any("\ud800" <= character <= "\udfff" for character in name)
 
 
 _open_stores: set[Store] = set()

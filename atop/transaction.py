@@ -289,6 +289,8 @@ class Transaction:
                 continue
             item._before_delete(self)
             self.entry(item).deleted = True
+            for name in self.store._root_names(self, item._id):
+                self.name(name, None)
             for source_id, attribute, rule in self.places(item._id):
                 if self.deleted(source_id):
                     continue

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # The tables that operations are on.
 ITEMS, INDEX, REFERENCES, CATALOG = "items", "index", "references", "catalog"
 
+# What the catalog's names of single items, which `Store.set_root` gives, begin with.
+ROOTS = b"root/"
+
 # What a change in the journal is: the first field of its tuple.
 CREATED, UPDATED, DELETED = "+", "~", "-"
 
@@ -87,7 +90,7 @@ class Builder:
         self._files: Counter[bytes] = Counter()  # digest -> uses more
         self._named_files: set[bytes] = set()
         self._changes: list[tuple[Any, ...]] = []
-        self._targets: set[int] = set()  # items newly referred to
+        self._targets: set[int] = set()  # items newly referred to, or named
         self._gone: list[int] = []
         self._plans: dict[int, Plan] = {}
         self._bytes = 0
@@ -107,6 +110,7 @@ class Builder:
             else:
                 self._update(item_id, entry, entry.base)
         names = [(name, new, old) for name, (old, new) in sorted(transaction.catalog.items()) if new != old]
+        self._targets.update(new for _, new, _ in names if new is not None)
         if not (self._items or self._index or names):
             return None
         entries = transaction.entries
@@ -140,7 +144,7 @@ class Builder:
         )
 
     def _outside_targets(self) -> list[int]:
-        """The items newly referred to that this transaction has neither made nor read."""
+        """The items newly referred to, or named, that this transaction has neither made nor read."""
         transaction = self._transaction
         return [t for t in self._targets if not transaction.created(t) and t not in transaction.reads]
 
@@ -319,6 +323,7 @@ __all__ = [
     "INDEX",
     "ITEMS",
     "REFERENCES",
+    "ROOTS",
     "RULES",
     "UPDATED",
     "Builder",
