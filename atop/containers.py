@@ -12,26 +12,43 @@ What is put into one is copied, as in an assignment to an attribute.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
+from atop.errors import Conflict
 from atop.values import FileInfo, Reference, to_stored
 
 if TYPE_CHECKING:
     from atop.item import Item
+    from atop.transaction import Transaction
 
 T = TypeVar("T")
+
+
+_taking = threading.Lock()
 
 
 class Root:
     """Where a container hangs: the attribute `name` of `item`, whose value is the outermost container `top`."""
 
-    __slots__ = ("item", "name", "top")
+    __slots__ = ("_owner", "item", "name", "top")
 
     def __init__(self, item: Item, name: str) -> None:
         self.item = item
         self.name = name
         self.top: Any = None
+        self._owner: Transaction | None = None  # the transaction that changes it, while that is open
+
+    def take(self, transaction: Transaction) -> None:
+        """Let `transaction` alone change what is below this root. Raises `Conflict` if another one is doing so."""
+        with _taking:
+            if self._owner is not None and self._owner is not transaction and self._owner.open:
+                raise Conflict(
+                    f"item {self.item._id}: another transaction is changing this {self.name}: read the attribute again",
+                    self.item._id,
+                )
+            self._owner = transaction
 
     def change(self, operate: Callable[[], T]) -> T:
         """Run `operate`, which changes a container below this root, as part of a transaction."""

@@ -291,10 +291,15 @@ class Engine(Calls):
         sequence = self.sequence
         return None if sequence & 1 else sequence
 
-    def check_versions(self, versions: dict[int, int]) -> None:
-        """Raise `Conflict` unless all these items (id -> version) have these versions at one moment."""
+    def check_reads(self, versions: dict[int, int], names: dict[str, int | None]) -> None:
+        """Raise `Conflict` unless, at one moment, all these items have these versions and names stand for these."""
+
+        def check() -> None:
+            self._check_versions(list(versions.items()), None)
+            self._check_names(list(names.items()), None)
+
         with self._write_lock:
-            self._call(ITEMS, lambda: self._check_versions(list(versions.items()), None))
+            self._call(ITEMS, check)
 
     # -- committing
 
@@ -381,6 +386,7 @@ class Engine(Calls):
                     pending.number = int(unpack_u64(known)[0])
                     return pending.number
                 self._check(write_set, txn)
+            self._check_exist(write_set, txn)
             for table, operations in write_set.operations.items():
                 if operations:
                     self._write(table, operations, txn)
@@ -455,23 +461,30 @@ class Engine(Calls):
 
     def _check(self, write_set: WriteSet, txn: Any) -> None:
         self._check_versions(write_set.checks, txn)
-        for item_id in write_set.exists:
-            if self._items.get(pack_u64(item_id), txn=txn, dlen=8, doff=0) is None:
-                raise Conflict(f"item {item_id}, which {write_set.label!r} refers to, has been deleted", item_id)
-        for name, expected in write_set.names:
-            found = self._tables[CATALOG].get(name.encode(), txn=txn)
-            if (unpack_u64(found)[0] if found is not None else None) != expected:
-                raise Conflict(f"another commit has given the name {name!r} to another item")
+        self._check_names(write_set.names, txn)
         for pool_id, size in write_set.sizes:
             counter = self._tables[COUNTERS].get(pool_counter(pool_id), txn=txn)
             if (int.from_bytes(counter, signed=True) if counter is not None else 0) != size:
                 raise Conflict(f"another commit added an item to pool {pool_id} meanwhile: try again", pool_id)
 
+    def _check_exist(self, write_set: WriteSet, txn: Any) -> None:
+        """Raise `Conflict` if an item that is referred to is gone. It may have gone before the transaction began."""
+        for item_id in write_set.exists:
+            if self._items.get(pack_u64(item_id), txn=txn, dlen=8, doff=0) is None:
+                raise Conflict(f"item {item_id}, which {write_set.label!r} refers to, has been deleted", item_id)
+
+    def _check_names(self, names: list[tuple[str, int | None]], txn: Any) -> None:
+        for name, expected in names:
+            found = self._tables[CATALOG].get(name.encode(), txn=txn)
+            if (unpack_u64(found)[0] if found is not None else None) != expected:
+                raise Conflict(f"another commit has given the name {name!r} to another item")
+
     def _check_versions(self, versions: list[tuple[int, int]], txn: Any) -> None:
+        """Version 0 stands for an item that must not be there."""
         get = self._items.get
         for item_id, version in versions:
             start = get(pack_u64(item_id), txn=txn, dlen=8, doff=0)
-            if start is None or unpack_u64(start)[0] != version:
+            if (unpack_u64(start)[0] if start is not None else 0) != version:
                 raise Conflict(f"item {item_id} was changed by another commit meanwhile: try again", item_id)
 
     def _check_after(self, write_set: WriteSet, txn: Any) -> None:

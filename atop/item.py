@@ -23,7 +23,7 @@ from atop.containers import TRACKED, Root, present
 from atop.errors import Conflict, NoSuchItem, ReadOnlyItem, UnstorableValue, UpgradeFailed
 from atop.records import State
 from atop.transaction import CURRENT, Transaction, current
-from atop.values import ATOMS, FileInfo, Reference, live_converters, to_stored
+from atop.values import ATOMS, FileInfo, Reference, live_converters, to_stored, walk
 
 if TYPE_CHECKING:
     from atop.journal import Revision
@@ -86,6 +86,8 @@ class Field:
         self.name = name
         self.required = default is _MISSING
         self.default = None if self.required else to_stored(default, f"the default of {name!r}")
+        if next(walk(self.default), None) is not None:
+            raise TypeError(f"the default of {name!r} cannot be an item or a file: those belong to one store")
         self.on_delete = on_delete
 
     def __get__(self, item: Item | None, owner: type | None = None) -> Any:
@@ -530,6 +532,7 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
             attributes = transaction.write(self)
             held = attributes.get(root.name, self._default(root.name))
             if held is not root.top:
+                root.take(transaction)
                 shown = to_stored(root.top, root.name)
                 if type(shown) is not type(held) or shown != (
                     to_stored(held, root.name) if type(held) in TRACKED else held

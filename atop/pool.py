@@ -514,6 +514,8 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
                 changed = engine.sequence != sequence or item._id in entries
                 if changed and not store._objects.still_has_key(item, key, self._id, definition):
                     continue
+                if transaction is not None:
+                    transaction.saw(item)
                 yield item
                 if limit is not None and (limit := limit - 1) <= 0:
                     return
@@ -529,6 +531,10 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
             valid, items = self._store._objects.items_at(wanted, self._id, definition, sequence)
             found_keys += valid
             found_items += items
+            transaction = current(self._store)
+            if transaction is not None:
+                for item in items:
+                    transaction.saw(item)
             if len(keys) > len(wanted):
                 return found_keys, found_items, True
         return found_keys, found_items, False

@@ -19,6 +19,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -73,9 +74,13 @@ PATIENT_AFTER = 3
 
 
 class _Scope:
-    """What `Store.transaction` returns: the outermost one commits, an inner one is a savepoint."""
+    """What `Store.transaction` returns: the outermost one commits, an inner one is a savepoint.
 
-    __slots__ = ("_inner", "_label", "_store", "_transaction")
+    A transaction lasts no longer than its scope, which the `with` statement holds: where an interrupt keeps
+    `__exit__` from running, the transaction is over all the same.
+    """
+
+    __slots__ = ("__weakref__", "_inner", "_label", "_store", "_transaction")
 
     def __init__(self, store: Store, label: str) -> None:
         self._store = store
@@ -84,26 +89,38 @@ class _Scope:
         self._transaction: Transaction | None = None
 
     def __enter__(self) -> Transaction:
+        if self._transaction is not None:
+            raise NoTransaction("this transaction is under way: ask the store for another")
         outer = current(self._store)
-        self._inner = None
         if outer is not None:
             self._inner = outer.savepoint()
             self._inner.__enter__()
+            self._transaction = outer
             return outer
         self._store._check_open()
-        self._transaction = Transaction(self._store, self._label, CURRENT.get())
-        CURRENT.set(self._transaction)
-        return self._transaction
+        around = CURRENT.get()
+        transaction = Transaction(self._store, self._label, around, weakref.ref(self))
+        try:
+            self._transaction = transaction
+            CURRENT.set(transaction)
+        except BaseException:
+            CURRENT.set(around)
+            transaction.rollback()
+            raise
+        return transaction
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._inner is not None:
-            self._inner.__exit__(kind, error, trace)
-            return
-        transaction = self._transaction
+        transaction, inner = self._transaction, self._inner
+        self._transaction = self._inner = None
         if transaction is None:
             raise NoTransaction("a transaction ends once, after it has begun")
+        if inner is not None:
+            inner.__exit__(kind, error, trace)
+            if kind is None and not transaction.open:
+                raise NoTransaction("the transaction around this one has ended: nothing of this one is kept")
+            return
         try:
             if kind is not None:
                 transaction.rollback()
@@ -311,8 +328,10 @@ class Store(ClassicStore):
             callback()
 
     def _check_reads(self, transaction: Transaction) -> None:
-        if transaction.reads and self._engine.sequence != transaction.base:
-            self._engine.check_versions(transaction.reads)
+        if self._engine.sequence != transaction.base:
+            looked_up = {name: found for name, (found, _) in transaction.catalog.items()}
+            if transaction.reads or looked_up:
+                self._engine.check_reads(transaction.reads, looked_up)
 
     def _check_files(self, write_set: WriteSet) -> None:
         for digest in write_set.files:

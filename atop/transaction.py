@@ -41,7 +41,9 @@ def current(store: Store) -> Transaction | None:
             and transaction.thread == get_ident()
             and transaction.task is _running_task()
         ):
-            return transaction
+            if transaction.scope() is not None:
+                return transaction
+            transaction.rollback()  # an interrupt came just when it was to end
         transaction = transaction.outer
     return None
 
@@ -105,10 +107,11 @@ class _Snapshot:
 class Transaction:
     """One unit of work on one store. Made by `Store.transaction`; not for use by several threads."""
 
-    def __init__(self, store: Store, label: str, outer: Transaction | None) -> None:
+    def __init__(self, store: Store, label: str, outer: Transaction | None, scope: Callable[[], object | None]) -> None:
         self.store = store
         self.label = label
         self.outer = outer
+        self.scope = scope  # what holds it: once that gives None, the transaction is over
         self.open = True
         self.thread = get_ident()
         self.task = _running_task()
@@ -161,6 +164,11 @@ class Transaction:
             raise Conflict(f"item {item._id} was changed by another commit while this transaction used it", item._id)
         return state
 
+    def saw(self, item: Item) -> None:
+        """A query has found the item: what it is now is what this transaction has read."""
+        if item._state is not None and item._id not in self.entries:
+            self.state(item)
+
     # -- changing
 
     def create(self, item: Item, attributes: dict[str, Any]) -> None:
@@ -173,6 +181,7 @@ class Transaction:
     def restore(self, item: Item, type_name: str, schema: int, attributes: dict[str, Any], deletion: int) -> None:
         """Add an item as it was before the commit `deletion`."""
         self.create(item, attributes)
+        self.reads[item._id] = 0  # another commit may have brought it back
         self.entries[item._id].restored = type_name, schema, deletion
 
     def write(self, item: Item) -> dict[str, Any]:
@@ -363,6 +372,8 @@ class Transaction:
         try:
             yield
         except BaseException:
+            if not self.open:
+                raise  # all of it has been dropped
             self._savepoints.pop()
             looked_up = {name: (found, found) for name, (found, _) in self.catalog.items()}
             self.catalog = {**looked_up, **catalog}
@@ -376,6 +387,8 @@ class Transaction:
                 self.views.pop(item_id, None)
                 self._changed(item_id)
             raise
+        if not self.open:
+            return
         self._savepoints.pop()
         level = len(self._savepoints)
         for item_id, snapshot in snapshots.items():
