@@ -831,10 +831,40 @@ def test_shell_has_the_classes_of_peoples_data(atop: Command, files: Path) -> No
 
 
 def test_shell_reads_lines_from_a_pipe(people: Command) -> None:
-    running = process("--store", str(people.store), "shell", stdin=subprocess.PIPE)
-    out, _ = running.communicate("print(len(store.pool('people')))\n", timeout=60)
-    assert running.returncode == 0
-    assert "6" in out
+    outcome = piped_to_shell(people, "for pool in store.pools():\n    print(len(pool))\nprint('done')\n")
+    assert (outcome.code, outcome.out) == (0, "6\ndone\n")
+
+
+@pytest.mark.parametrize("code", ["1/0", "def f():\n    1/0\nf()", "1 +"], ids=repr)
+def test_shell_shows_the_users_error_alone_and_fails(code: str, people: Command) -> None:
+    for outcome in (people("shell", "-c", code), piped_to_shell(people, code)):
+        assert outcome.code == 1
+        assert "Traceback" in outcome.err or "SyntaxError" in outcome.err
+        assert "bug in Atop" not in outcome.err
+        assert "interactive.py" not in outcome.err
+    people.done("verify")
+
+
+def piped_to_shell(command: Command, code: str) -> Outcome:
+    running = process("--store", str(command.store), "shell", stdin=subprocess.PIPE)
+    out, err = running.communicate(code, timeout=60)
+    return Outcome(running.returncode, out, err)
+
+
+def test_shell_makes_no_pool_of_a_mistyped_name(people: Command) -> None:
+    outcome = people("shell", "-c", "store.pool('poeple').add(Item(store))")
+    assert outcome.code == 1
+    assert "there is no pool 'poeple'" in outcome.err
+    assert "its pools: people; create=True makes a new one" in outcome.err
+    people.done("shell", "-c", "store.pool('books', ['title']); store.pool('boxes', create=True)")
+    pools = people.done("--json", "status").json["pools"]
+    assert [pool["name"] for pool in pools] == ["books", "boxes", "people"]
+
+
+def test_shell_gives_the_pools_of_peoples_data_their_indexes(atop: Command) -> None:
+    atop.done("init")
+    atop.done("shell", "-c", "store.pool('events').add(Event(store, summary='Lunch'))")
+    assert atop.done("query", "events", "summary", "--prefix", "lu", "--columns", "summary").rows[0][1] == "Lunch"
 
 
 def test_shell_refuses_json(people: Command) -> None:

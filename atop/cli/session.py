@@ -44,10 +44,10 @@ class Session:
         return platformdirs.user_data_path("atop", appauthor=False)
 
     @contextlib.contextmanager
-    def open_store(self, *, create: bool = False) -> Iterator[Store]:
+    def open_store(self, *, create: bool = False, kind: type[Store] = Store) -> Iterator[Store]:
         """The store, closed again at the end of the block. Raises NoSuchStore unless `create`."""
         try:
-            store = Store(self.store_path, create=create)
+            store = kind(self.store_path, create=create)
         except NoSuchStore as error:
             if create:
                 raise
@@ -61,13 +61,17 @@ class Session:
         try:
             return store.pool(name, create=False)
         except NoSuchPool as error:
-            names = ", ".join(pool.name for pool in store.pools()) or "none yet: atop import makes them"
-            raise NoSuchPool(f"{error} (its pools: {names})") from None
+            raise NoSuchPool(f"{error} ({pools_of(store)})") from None
 
     def skip(self, fields: Mapping[str, Any], text: str) -> None:
         """Name a record that was left out, wholly or in part; the command then ends with the exit code for that."""
         self.output.skipped(fields, text)
         self.exit_code = DONE_IN_PART
+
+
+def pools_of(store: Store) -> str:
+    """The names of the pools, to be shown where one was not found."""
+    return "its pools: " + (", ".join(pool.name for pool in store.pools()) or "none yet: atop import makes them")
 
 
 pass_session = click.make_pass_decorator(Session)
