@@ -6,14 +6,22 @@ what will be written now.
 
 Promises: a backup has every commit that had returned when it began, and none in part. It is recovered and its pages are
 checked before it gets its name, so there is no backup that cannot be opened. A restore leaves the store that was there
-as it was, aside; it copies what belongs to a store and nothing else, and follows no symbolic link.
+as it was, aside; it copies what belongs to a store and nothing else, and follows no symbolic link. Neither removes or
+replaces anything that it has not made itself. What a crash leaves of either has a name that ends in
+`.backup.incomplete` or `.restore.incomplete`, and may be removed.
+
+A backup with damaged pages, records or journal is not restored. One in which records merely do not fit together (an
+index entry, a count, a reference to an item that is gone, the missing contents of a file) is, and the log says so: the
+store that it was made of had those faults too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +31,14 @@ from atop.engine import Engine
 from atop.errors import AtopError, NoSuchStore, StoreDamaged, StoreError, StoreReadOnly
 from atop.files import FileArea
 from atop.owner import OwnerLock
+from atop.writeset import CATALOG
 
 if TYPE_CHECKING:
     import os
 
     from atop.store import Store
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
@@ -35,6 +46,8 @@ Progress = Callable[[int, int], None]
 _DATABASE_FILE = re.compile(r"\w+\.db|log\.\d{10}")
 # Memory for pages, in bytes, while a copy is checked.
 CHECK_CACHE = 16 << 20
+# How many faults of a store that is restored are logged, each in a line.
+MAX_TOLD = 10
 
 
 def back_up(store: Store, target: Path, progress: Progress | None) -> None:
@@ -44,12 +57,7 @@ def back_up(store: Store, target: Path, progress: Progress | None) -> None:
         raise StoreError(f"{target} is there already: a backup goes to a new directory", target)
     if target.is_relative_to(store.path.resolve()):
         raise StoreError(f"{target} is inside the store: a backup goes elsewhere, best to another disk", target)
-    incomplete = target.with_name(target.name + ".incomplete")
-    try:
-        shutil.rmtree(incomplete, ignore_errors=True)
-        incomplete.mkdir(mode=0o700, parents=True)
-        (incomplete / "data").mkdir(mode=0o700)
-        (incomplete / "files").mkdir(mode=0o700)
+    with _arriving(target, "backup") as incomplete:
         store._engine.backup(incomplete / "data")
         _make_whole(incomplete / "data", store.path)
         # After the database: contents are in place before a commit names them, so all that it names are here now.
@@ -57,6 +65,20 @@ def back_up(store: Store, target: Path, progress: Progress | None) -> None:
         sync_tree(incomplete)
         incomplete.rename(target)
         sync_directory(target.parent)
+
+
+@contextlib.contextmanager
+def _arriving(target: Path, what: str) -> Iterator[Path]:
+    """A new directory beside `target`, with empty parts of a store, removed at the end if it still has that name."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        incomplete = Path(tempfile.mkdtemp(f".{what}.incomplete", f"{target.name}.", target.parent))
+    except OSError as error:
+        raise explained(error, target) from error
+    try:
+        (incomplete / "data").mkdir(mode=0o700)
+        (incomplete / "files").mkdir(mode=0o700)
+        yield incomplete
     except OSError as error:
         raise explained(error, target) from error
     finally:
@@ -91,7 +113,7 @@ def restore(backup: str | os.PathLike[str], target: str | os.PathLike[str], *, f
         StoreDamaged, UnsupportedStore: the backup is; `target` is as it was.
     """
     source, path = Path(backup).expanduser().resolve(), Path(target).expanduser().resolve()
-    if not (source / "data").is_dir():
+    if not _is_plain(source / "data" / f"{CATALOG}.db"):
         raise NoSuchStore(f"{source} is not a backup of a store", source)
     if path.is_relative_to(source) or source.is_relative_to(path):
         raise StoreError(f"{path} and the backup {source} are not apart: choose another path", path)
@@ -100,27 +122,25 @@ def restore(backup: str | os.PathLike[str], target: str | os.PathLike[str], *, f
         raise StoreError(f"{path} is there and is not a store: choose another path", path)
     if there and not force:
         raise StoreError(f"{path} is there already: choose another path, or move it aside with force (--force)", path)
-    incoming = path.with_name(path.name + ".incoming")
     with contextlib.ExitStack() as locks:
         if there:
             locks.enter_context(_kept_closed(path))
         if (source / "local").is_dir():
             with contextlib.suppress(StoreReadOnly):  # then nobody can have it open
                 locks.enter_context(_kept_closed(source))
-        try:
-            shutil.rmtree(incoming, ignore_errors=True)
-            _copy_store(source, incoming)
-            _check_copy(incoming, source)
-            sync_tree(incoming)
-            aside = _move_aside(path) if there else None
-            if path.exists():
-                path.rmdir()
-            incoming.rename(path)
-            sync_directory(path.parent)
-        except OSError as error:
-            raise explained(error, path) from error
-        finally:
-            shutil.rmtree(incoming, ignore_errors=True)
+        incoming = locks.enter_context(_arriving(path, "restore"))
+        _copy_store(source, incoming)
+        problems = _check_copy(incoming, source)
+        sync_tree(incoming)
+        aside = _move_aside(path) if there else None
+        if path.exists():
+            path.rmdir()
+        incoming.rename(path)
+        sync_directory(path.parent)
+    for problem in problems[:MAX_TOLD]:
+        log.warning("%s was restored with a fault that the backup has: %s", path, problem)
+    if len(problems) > MAX_TOLD:
+        log.warning("%s was restored with %d more faults: see them with atop verify", path, len(problems) - MAX_TOLD)
     return aside
 
 
@@ -139,9 +159,6 @@ def _kept_closed(path: Path) -> Iterator[None]:
 
 
 def _copy_store(source: Path, target: Path) -> None:
-    target.mkdir(mode=0o700, parents=True)
-    (target / "data").mkdir(mode=0o700)
-    (target / "files").mkdir(mode=0o700)
     for path in sorted((source / "data").iterdir()):
         if _DATABASE_FILE.fullmatch(path.name) and _is_plain(path):
             shutil.copyfile(path, target / "data" / path.name)
@@ -150,7 +167,8 @@ def _copy_store(source: Path, target: Path) -> None:
         _copy_files(FileArea(source / "files"), FileArea(target / "files"), None)
 
 
-def _check_copy(path: Path, source: Path) -> None:
+def _check_copy(path: Path, source: Path) -> list[str]:
+    """Have a copy open and read as a whole; returns its faults. Raises `StoreDamaged` if it is of no use."""
     from atop.store import Store
 
     try:
@@ -161,9 +179,10 @@ def _check_copy(path: Path, source: Path) -> None:
     except AtopError as error:
         error.args = (str(error).replace(str(path), str(source)), *error.args[1:])
         raise
-    if not report.ok:
+    if report.damaged:
         raise _unusable(source, report.problems[0], None)
     shutil.rmtree(path / "local")
+    return report.problems
 
 
 def _unusable(source: Path, why: str, table: str | None) -> StoreDamaged:

@@ -43,11 +43,17 @@ class VerifyReport:
     commits: int = 0
     files: int = 0
     problems: list[str] = field(default_factory=list)
+    damaged: bool = False  # whether pages, records or the journal's chain are, and not just what they say of each other
 
     @property
     def ok(self) -> bool:
         """Whether there are no problems."""
         return not self.problems
+
+    def damage(self, text: str) -> None:
+        """As `problem`, of what cannot be read, or is not what was written."""
+        self.damaged = True
+        self.problem(text)
 
     def problem(self, text: str) -> None:
         """Add a problem to the list, unless that is long already."""
@@ -62,13 +68,13 @@ def verify(store: Store, *, files: bool, progress: Callable[[int, int], None] | 
     with engine.no_commits():
         try:
             for problem in engine.verify_pages():
-                report.problem(problem)
+                report.damage(problem)
             if report.ok:  # what stands on broken pages cannot be read
                 _Check(store, report).run(files, progress)
         except StoreClosed:
             raise
         except AtopError as error:
-            report.problem(str(error))
+            report.damage(str(error))
     return report
 
 
@@ -109,7 +115,7 @@ class _Check:
         except StoreError:
             raise
         except Exception as error:  # a record that is not what Atop writes may break anything
-            self._report.problem(f"item {int.from_bytes(key[:8])}: {_said(error)}")
+            self._report.damage(f"item {int.from_bytes(key[:8])}: {_said(error)}")
 
     def _state(self, item_id: int, key: bytes, state: State) -> None:
         if self._store._number_of(state.version) is None:
@@ -161,7 +167,7 @@ class _Check:
             except StoreError:
                 raise
             except Exception as error:  # a record that is not what Atop writes may break anything
-                self._report.problem(f"pool {pool_id}: {_said(error)}")
+                self._report.damage(f"pool {pool_id}: {_said(error)}")
         return self._plans[pool_id]
 
     def _leftovers(self) -> None:
@@ -188,7 +194,7 @@ class _Check:
 
     def _journal(self) -> None:
         for problem in check_chain(self._engine):
-            self._report.problem(problem)
+            self._report.damage(problem)
         start = b""
         while pairs := self._engine.pairs(JOURNAL, start, END, CHUNK):
             for key, record in pairs:
@@ -207,7 +213,7 @@ class _Check:
         except StoreError:
             raise
         except Exception as error:  # a record that is not what Atop writes may break anything
-            self._report.problem(f"journal: commit number {int.from_bytes(key)}: {_said(error)}")
+            self._report.damage(f"journal: commit number {int.from_bytes(key)}: {_said(error)}")
 
     def _count_files(self, values: object) -> None:
         for value in values:  # type: ignore[attr-defined]  # a view of a dict's values

@@ -1,0 +1,181 @@
+"""A store and what does not belong in it: names of items that are gone, links, foreign and damaged files."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from atop import Item, NoSuchItem, NoSuchStore, Store, StoreDamaged, restore
+
+
+def in_thread(function: Callable[[], object]) -> None:
+    """Run `function` in another thread, and wait for it; what it raises is raised here."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(function).result()
+
+
+# -- names that set_root gave
+
+
+def test_the_names_of_an_item_go_when_it_is_deleted(store: Store) -> None:
+    item, other = Item(store), Item(store)
+    store.set_root("one", item)
+    store.set_root("two", item)
+    store.set_root("three", other)
+    item.delete()
+    for name in ("one", "two"):
+        with pytest.raises(NoSuchItem, match=name):
+            store.root(name)
+    assert store.root("three") is other
+    assert store.verify().problems == []
+
+
+def test_a_name_and_the_deletion_of_its_item_may_be_one_transaction(store: Store) -> None:
+    with store.transaction():
+        item = Item(store)
+        store.set_root("settings", item)
+        item.delete()
+    assert store.verify().problems == []
+
+
+def test_a_deletion_that_is_rolled_back_leaves_the_name(store: Store, undone) -> None:
+    item = Item(store)
+    store.set_root("settings", item)
+    with undone():
+        item.delete()
+    assert store.root("settings") is item
+
+
+def test_an_item_that_is_gone_is_given_no_name(store: Store) -> None:
+    item, other = Item(store), Item(store)
+    item.delete()
+    with pytest.raises(NoSuchItem):
+        store.set_root("settings", item)
+    with pytest.raises(NoSuchItem), store.transaction():
+        other.delete()
+        store.set_root("settings", other)
+    assert store.verify().problems == []
+
+
+def test_an_item_that_is_deleted_meanwhile_is_given_no_name(store: Store, conflicting) -> None:
+    item = Item(store)
+    with conflicting():
+        store.set_root("settings", item)
+        in_thread(item.delete)
+    assert store.verify().problems == []
+
+
+def test_an_item_that_is_given_a_name_meanwhile_is_not_deleted(store: Store, conflicting) -> None:
+    item = Item(store)
+    with conflicting():
+        item.delete()
+        in_thread(lambda: store.set_root("settings", item))
+    assert store.root("settings") is item
+
+
+# -- what a restore takes, and what it leaves alone
+
+
+def write_past_the_store(store: Store, table: str, key: bytes, value: bytes | None) -> None:
+    """Change one record of a table, and nothing that goes with it."""
+    handle = store._engine._tables[table]
+    if value is None:
+        store._engine._call(table, lambda: handle.delete(key), writing=True)
+    else:
+        store._engine._call(table, lambda: handle.put(key, value), writing=True)
+
+
+def dangling_name(store: Store) -> None:
+    write_past_the_store(store, "catalog", b"root/settings", (999).to_bytes(8))
+
+
+def wrong_count(store: Store) -> None:
+    write_past_the_store(store, "counters", b"p" + store.pool("people").item_id.to_bytes(8), (7).to_bytes(8))
+
+
+def missing_entry(store: Store) -> None:
+    key = store._engine.keys("index", b"", b"\xff" * 9, 1)[0]
+    write_past_the_store(store, "index", key, None)
+
+
+def missing_contents(store: Store) -> None:
+    for digest in store._file_area.digests():
+        store._file_area.path_of(digest).unlink()
+
+
+@pytest.mark.parametrize("fault", [dangling_name, wrong_count, missing_entry, missing_contents])
+def test_a_backup_whose_records_do_not_fit_together_is_restored_and_that_is_said(
+    fault: Callable[[Store], None], store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    item = Item(store, name="Ada", photo=store.file(b"a picture"))
+    store.pool("people", indexes=["name"]).add(item)
+    fault(store)
+    store.backup(tmp_path / "copy")
+    with caplog.at_level(logging.WARNING):
+        restore(tmp_path / "copy", tmp_path / "again")
+    with Store(tmp_path / "again", create=False) as again:
+        assert again.get(item.item_id).name == "Ada"
+        for problem in again.verify().problems:
+            assert problem in caplog.text
+        assert again.verify().problems != []
+
+
+@pytest.mark.parametrize("table", ["items", "journal"])
+def test_a_backup_with_a_record_that_cannot_be_read_is_not_restored(table: str, store: Store, tmp_path: Path) -> None:
+    Item(store)
+    key, record = store._engine.pairs(table, b"", b"\xff" * 9, 1)[0]
+    write_past_the_store(store, table, key, record[:-5])
+    store.backup(tmp_path / "copy")
+    with pytest.raises(StoreDamaged, match="was not restored"):
+        restore(tmp_path / "copy", tmp_path / "again")
+    assert [path.name for path in tmp_path.iterdir() if "again" in path.name] == []
+
+
+def test_a_backup_is_restored_whatever_its_name_is(store: Store, tmp_path: Path) -> None:
+    item = Item(store)
+    backup = tmp_path / "again.incoming"
+    store.backup(backup)
+    restore(backup, tmp_path / "again")
+    assert (backup / "data" / "catalog.db").is_file()
+    with Store(tmp_path / "again", create=False) as again:
+        assert [found.item_id for found in again.items()] == [item.item_id]
+
+
+def test_backup_and_restore_remove_nothing_that_they_have_not_made(store: Store, tmp_path: Path) -> None:
+    for suffix in (".incomplete", ".incoming", ".backup.incomplete", ".restore.incomplete"):
+        for name in ("copy", "again"):
+            (tmp_path / f"{name}{suffix}").mkdir()
+            (tmp_path / f"{name}{suffix}" / "letter").write_text("mine")
+    before = {path: path.read_text() for path in tmp_path.glob("*/letter")}
+    store.backup(tmp_path / "copy")
+    restore(tmp_path / "copy", tmp_path / "again")
+    assert {path: path.read_text() for path in tmp_path.glob("*/letter")} == before
+    assert len(list(tmp_path.iterdir())) == 8 + 2
+
+
+def test_a_directory_without_a_catalog_is_no_backup(store: Store, tmp_path: Path) -> None:
+    store.backup(tmp_path / "copy")
+    (tmp_path / "copy" / "data" / "catalog.db").unlink()
+    with pytest.raises(NoSuchStore, match="not a backup"):
+        restore(tmp_path / "copy", tmp_path / "again")
+
+
+def test_copies_are_the_users_alone_under_any_umask(store: Store, tmp_path: Path) -> None:
+    Item(store, photo=store.file(b"a picture"))
+    before = os.umask(0)
+    try:
+        store.backup(tmp_path / "copy")
+        for path in (tmp_path / "copy").rglob("*"):
+            path.chmod(0o777 if path.is_dir() else 0o666)  # as on a stick
+        restore(tmp_path / "copy", tmp_path / "again")
+        with Store(tmp_path / "again") as again:
+            Item(again)
+    finally:
+        os.umask(before)
+    restored = [tmp_path / "again", *(tmp_path / "again").rglob("*")]
+    assert [path for path in restored if path.stat().st_mode & 0o077] == []
