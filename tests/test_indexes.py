@@ -109,6 +109,22 @@ def test_an_index_that_is_built_while_others_write_misses_nothing(
     assert store.verify().problems == []
 
 
+def test_an_index_that_is_dropped_while_it_is_built_leaves_nothing_behind(
+    people: Pool, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "BUILD_BATCH", 1)
+
+    def drop(done: int, total: int) -> None:
+        if done == 2:
+            thread = threading.Thread(target=people.drop_index, args=("notes",))
+            thread.start()
+            thread.join()
+
+    people.add_index("notes", progress=drop)
+    assert "notes" not in people.indexes
+    assert store.verify().problems == []
+
+
 def test_an_index_added_while_threads_write_is_exact(people: Pool, store: Store) -> None:
     stop = threading.Event()
     failures = []

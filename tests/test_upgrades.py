@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from atop import Item, ReadOnlyItem, Store, UpgradeFailed, upgrade
+from atop import Item, ReadOnlyItem, Store, UndoRefused, UpgradeFailed, upgrade
 from atop import item as item_module
 
 NAME = "test.Contact"
@@ -338,6 +338,22 @@ def test_undoing_a_change_from_before_an_upgrade_that_is_not_written_yet(store: 
     version_two()
     store.undo(change)
     assert (store.get(item_id).first, store.get(item_id).last) == ("Ada", "Byron")
+
+
+def test_undoing_a_change_from_before_an_upgrade_that_is_written_is_refused(store: Store) -> None:
+    class Contact(Item, type_name=NAME):
+        fullname: str = ""
+        city: str = ""
+
+    ada = Contact(store, fullname="Ada Byron")
+    ada.city = "London"
+    change, item_id = next(store.history(1)), ada.item_id
+    del ada
+    forget()
+    version_two()
+    store.get(item_id).touch()
+    with pytest.raises(UndoRefused, match=r"upgraded since by commit 3 \('touch Contact 1'\): change it by hand"):
+        store.undo(change)
 
 
 def test_undoing_a_deletion_from_before_an_upgrade_upgrades(store: Store, open_store) -> None:
