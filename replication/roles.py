@@ -32,6 +32,9 @@ START_GRACE: Final = 2.0
 ASK_SECONDS: Final = 0.5
 """How often a device that knows of a master, and is not followed up by it, makes itself known again."""
 
+PATIENT_ASKS: Final = 2
+"""How often a device makes itself known to a master in vain before it asks that one for a new generation."""
+
 ELECTION_PAUSE: Final = 0.2
 """Seconds between an election that brought no master and the next."""
 
@@ -233,6 +236,7 @@ class Roles:
     _started: float | None = None
     _ask_at: float = 0.0
     _elect_at: float = 0.0
+    _asked: int = 0  # how often in vain since a master was followed last
     _synced: tuple[Id, int] | None = None  # the master that was followed to the end last, and its generation
     _rivals: set[Id] = field(default_factory=set)  # devices that were master while this one was
     _behind_since: float | None = None
@@ -245,7 +249,8 @@ class Roles:
         before = (self.role, self.master, self.parted)
         actions = self._react(event, now, me)
         actions += self._consider(now, me)
-        if before != (self.role, self.master, self.parted) or isinstance(event, LinkUp):
+        changed = before != (self.role, self.master, self.parted) or RaiseGeneration() in actions
+        if changed or isinstance(event, LinkUp):
             actions.append(Tell())
         return actions
 
@@ -317,6 +322,7 @@ class Roles:
 
     def _follow(self, device: Id, me: Self) -> list[Action]:
         self.role, self.master, self.parted = Role.WAITING, device, False
+        self._asked = 0
         if not self.has_copy or not me.number:
             return [Sync()]
         return [AskHistory(device, me.number)]
@@ -420,9 +426,13 @@ class Roles:
 
     def _resume(self, masters: list[Id], known: dict[Id, Status], me: Self) -> list[Action]:
         """Go on with the master that Berkeley DB has been told of before, so that it will not tell of it again."""
-        rivals = [device for device in masters if known[device].generation == me.generation and device != me.found]
-        if me.found is not None and rivals:
-            return [AskForGeneration(rivals[0])]  # one master is all that Berkeley DB takes of a generation
+        # Berkeley DB takes one master of a generation, and may have taken another, or counted an election for one.
+        others = [device for device in masters if device != me.found]
+        taken = me.found is not None and any(known[device].generation == me.generation for device in others)
+        self._asked += 1
+        if others and (taken or self._asked > PATIENT_ASKS):
+            self._asked = 0
+            return [AskForGeneration(others[0])]
         if me.found is None or me.found not in masters or known[me.found].generation != me.generation:
             return []
         if self._synced == (me.found, me.generation):

@@ -386,4 +386,5 @@ class Shipping:
                 return 0, None
             found = self._environment.rep_stat()
         number = int(found["master"])
-        return int(found["gen"]), self._devices[number] if 0 < number < len(self._devices) else None
+        # An election may leave this environment itself there, although another device was faster.
+        return int(found["gen"]), self._devices[number] if 0 <= number < len(self._devices) else None

@@ -264,6 +264,7 @@ def test_a_link_cut_while_the_first_copy_is_made_only_delays_it(group: Group, a:
 
 
 def test_a_replicated_commit_is_on_the_other_device_when_it_returns(group: Group, a: Machine, b: Machine) -> None:
+    until(lambda: [peer.in_sync for peer in a.manager.status().peers] == [True])
     a.store._engine.durability = "replicated"
     for number in range(20):
         a.write(f"{number}")
