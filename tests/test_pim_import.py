@@ -475,6 +475,53 @@ def test_a_record_that_cannot_be_stored_does_not_take_its_batch_along(store: Sto
     assert report.skipped[0].line == 17 * 5 + 1
 
 
+EXPORT = '{"atop_export": 1, "pool": "x", "origin": "o"}'
+
+
+@pytest.mark.parametrize(
+    "item_id", ["0", "-5", "9223372036854775808", "99999999999999999999999", '"x"', "null", "true"]
+)
+@pytest.mark.parametrize("value", ["1", '{"$ref": 1}'])
+def test_an_id_that_no_item_has_costs_its_line_only(store: Store, write: Write, item_id: str, value: str) -> None:
+    lines = [
+        f'{{"type": "atop.Item", "id": {n}, "attributes": {{"a": {value}}}}}' for n in ("1", item_id, str(2**63 - 1))
+    ]
+    report = import_file(store, write("a.jsonl", EXPORT, *lines))
+    assert (report.added, [skipped.line for skipped in report.skipped]) == (2, [3])
+
+
+@pytest.mark.parametrize("pool", ["\\ud800x", "\\u0000", "x" * 201])
+def test_an_impossible_name_of_a_pool_costs_its_line_only(store: Store, write: Write, pool: str) -> None:
+    item = '{"type": "atop.Item", "id": 1, "attributes": {"a": {"$int": "0x7"}}}'
+    report = import_file(store, write("books.jsonl", EXPORT.replace('"x"', f'"{pool}"'), item))
+    assert (report.added, [skipped.line for skipped in report.skipped]) == (1, [1])
+    assert [book.a for book in store.pool("books")] == [7]
+
+
+def test_a_table_whose_file_name_is_no_text_is_reported(store: Store, write: Write) -> None:
+    report = import_file(store, write(os.fsdecode(b"b\xff.csv"), "isbn,price", "1,2"))
+    assert (report.added, report.skipped_count) == (0, 1)
+    assert "rename the file" in report.skipped[0].reason
+    assert import_file(store, write(os.fsdecode(b"c\xff.vcf"), *card("1"))).added == 1
+
+
+class Fussy(Item, type_name="test.Fussy"):
+    """Refuses some attributes, in a way that nobody expects."""
+
+    def __init__(self, store: Store, **attributes: Any) -> None:
+        if "error" in attributes:
+            raise {"key": KeyError, "overflow": OverflowError, "runtime": RuntimeError}[attributes["error"]]("no")
+        super().__init__(store, **attributes)
+
+
+@pytest.mark.parametrize("error", ["key", "overflow", "runtime"])
+def test_whatever_a_record_raises_it_costs_itself_only(store: Store, write: Write, error: str) -> None:
+    lines = [f'{{"type": "test.Fussy", "id": {n}, "attributes": {{"a": {n}}}}}' for n in range(1, 30)]
+    lines[20] = f'{{"type": "test.Fussy", "id": 21, "attributes": {{"error": "{error}", "name": {10**300}}}}}'
+    report = import_file(store, write("a.jsonl", EXPORT, *lines))
+    assert (report.added, [skipped.line for skipped in report.skipped]) == (28, [22])
+
+
 def test_the_report_names_so_many_and_counts_all(store: Store, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atop.pim.report.MAX_NAMED", 3)
     report = import_file(store, write("a.vcf", *["BEGIN:VCARD", "END:VCARD"] * 10))

@@ -5,7 +5,9 @@ Pure values: no store, no paths.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from email.errors import MessageError
 from hashlib import blake2b
 from typing import Any, Literal, Protocol
 
@@ -20,8 +22,26 @@ MAX_RECORD_LINES = 1_500_000
 
 
 # What reading one record may raise: ValueError where a reader knows what is wrong, the others where odd data surprises
-# it. In either case the record is reported, and the next one read.
-RECORD_ERRORS = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError)
+# it (the last two are of the standard library's mail parser). In either case the record is reported, and the next one
+# read.
+RECORD_ERRORS = (
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    AssertionError,
+    MessageError,
+)
+
+# Longest name of a pool, in characters.
+MAX_POOL_NAME = 200
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+# Longest name of a record in a message about it, in characters.
+MAX_SHOWN_NAME = 100
 
 
 def reason_of(error: Exception) -> str:
@@ -98,11 +118,12 @@ class Record:
 
     @property
     def name(self) -> str:
-        """What a person would call it."""
+        """What a person would call it, for a message: never fails."""
         for key in ("name", "summary", "title", "subject"):
-            if self.state.get(key):
-                return str(self.state[key])
-        return self.uid
+            value = self.state.get(key)
+            if isinstance(value, str) and value:  # of an export it may be anything
+                return value[:MAX_SHOWN_NAME]
+        return self.uid[:MAX_SHOWN_NAME]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +140,11 @@ def fingerprint(*parts: bytes) -> bytes:
     for part in parts:
         digest.update(part)
     return digest.digest()
+
+
+def is_pool_name(name: str) -> bool:
+    """Whether a pool can be called so: text that is not empty, not too long, without NUL and halves of surrogates."""
+    return 0 < len(name) <= MAX_POOL_NAME and "\0" not in name and not _SURROGATE.search(name)
 
 
 def hashed_uid(prefix: str, *parts: bytes) -> str:

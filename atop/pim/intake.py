@@ -19,18 +19,18 @@ from typing import Any, Literal
 
 from atop import Item, Pool, Store
 from atop.errors import (
-    NoSuchFile,
     NoSuchItem,
     NoSuchPool,
     ReadOnlyItem,
     Restricted,
     TransactionTooLarge,
+    UnsafePickle,
     UnstorableValue,
     UpgradeFailed,
 )
 from atop.item import class_named
-from atop.pim import revisions
-from atop.pim.incoming import IMPORT_KEY, IMPORT_MARK, Broken, Content, Kind, Record
+from atop.pim import incoming, revisions
+from atop.pim.incoming import IMPORT_KEY, IMPORT_MARK, Broken, Content, Kind, Record, is_pool_name
 from atop.pim.items import CLASSES, KINDS, POOLS, open_pool
 from atop.pim.jsonl import Referring
 from atop.pim.matching import Matcher, Survey
@@ -45,18 +45,15 @@ BATCH_BYTES = 8 * 1024 * 1024
 # Attributes that may hold the contents of files.
 HOLDERS = frozenset({"photo", "files", "attachments", "inline", "overrides"})
 
-# What a single record may be to blame for.
+# What a single record may be to blame for: what it holds, or what is here where it would go.
 RECORD_ERRORS = (
+    *incoming.RECORD_ERRORS,
     UnstorableValue,
     TransactionTooLarge,
     ReadOnlyItem,
     Restricted,
     UpgradeFailed,
-    NoSuchFile,
-    TypeError,
-    ValueError,
-    AttributeError,
-    RecursionError,
+    UnsafePickle,
 )
 
 # Pools that the program itself lives by: a file from outside must not put anything into them.
@@ -144,7 +141,7 @@ class Intake:
 
     def _check_pool(self, record: Record) -> str:
         """Why an item of another class cannot go into the pool that the file names; empty if it can."""
-        if not self.pool_name or self.pool_name in RESERVED_POOLS:
+        if not is_pool_name(self.pool_name) or self.pool_name in RESERVED_POOLS:
             return f"would go into the pool {self.pool_name!r}, which is not for imports: rename the file"
         if not record.exported_id and self.pool_name in PIM_POOLS:
             return f"has no columns that the pool {self.pool_name!r} knows: rename them, or the file for another pool"

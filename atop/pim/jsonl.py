@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, BinaryIO, NamedTuple, cast
 
 from atop import File
-from atop.pim.incoming import RECORD_ERRORS, Broken, Record, fingerprint, hashed_uid, reason_of
+from atop.pim.incoming import RECORD_ERRORS, Broken, Record, fingerprint, hashed_uid, is_pool_name, reason_of
 from atop.pim.items import KINDS
 from atop.pim.lines import decode
 from atop.pim.table import attribute_name
@@ -32,9 +32,6 @@ PART_BYTES = 768 * 1024
 
 # Bytes of contents held in memory before they go to a temporary file.
 SPOOL_BYTES = 4 * 1024 * 1024
-
-# Longest name of a pool, in characters.
-MAX_POOL_NAME = 200
 
 KeepFile = Callable[[bytes, BinaryIO], None]
 
@@ -122,9 +119,12 @@ class JsonLines:
         if entry["atop_export"] != FORMAT:
             raise ValueError(f"it has format {entry['atop_export']!r}, and this version reads {FORMAT}")
         pool, origin = entry.get("pool"), entry.get("origin")
-        if not isinstance(pool, str) or not isinstance(origin, str) or len(pool) > MAX_POOL_NAME or "\0" in pool:
+        if not isinstance(pool, str) or not isinstance(origin, str):
             raise ValueError("its first line names no pool")
-        self.pool, self.origin, self._is_export = pool, origin[:64], True
+        is_name = not pool or is_pool_name(pool)
+        self.pool, self.origin, self._is_export = pool if is_name else "", origin[:64], True
+        if not is_name:
+            raise ValueError("no pool can have the name that it gives: the one of the file's name takes its items")
 
     def _add_part(self, entry: dict[str, Any]) -> None:
         digest, part = entry["file"], entry.get("part")
@@ -148,9 +148,7 @@ class JsonLines:
             self._contents = None
 
     def _item(self, number: int, line: bytes, entry: dict[str, Any]) -> Record:
-        type_name, item_id, attributes = entry.get("type"), entry.get("id"), entry.get("attributes")
-        if not isinstance(type_name, str) or type(item_id) is not int or not isinstance(attributes, dict):
-            raise ValueError("type, id and attributes of an item are expected")
+        type_name, item_id, attributes = _parts(entry)
         referring = _referring(attributes)
         plain = {name: typed for name, typed in attributes.items() if name not in referring}
         state, losses, lossy = self._decoder.decode_all(plain)
@@ -181,10 +179,21 @@ def read_references(lines: Iterable[bytes | None]) -> Iterator[Referring]:
     for number, line in enumerate(lines, 1):
         if line is not None and b'"$ref"' in line:
             try:
-                entry = loads(decode(line))
-                yield Referring(number, entry["id"], _referring(entry["attributes"]), fingerprint(line.strip()))
-            except (ValueError, TypeError, KeyError):  # reported when the items were read
+                _, item_id, attributes = _parts(loads(decode(line)))
+                found = Referring(number, item_id, _referring(attributes), fingerprint(line.strip()))
+            except RECORD_ERRORS:  # reported when the items were read
                 continue
+            yield found
+
+
+def _parts(entry: Any) -> tuple[str, int, dict[str, Any]]:
+    """Type name, id and attributes of an exported item. Raises ValueError or AttributeError."""
+    type_name, item_id, attributes = entry.get("type"), entry.get("id"), entry.get("attributes")
+    if not isinstance(type_name, str) or type(item_id) is not int or not isinstance(attributes, dict):
+        raise ValueError("type, id and attributes of an item are expected")
+    if not 0 < item_id < 1 << 63:
+        raise ValueError(f"an item's id is from 1 to {(1 << 63) - 1}, and this is none")
+    return type_name, item_id, attributes
 
 
 def _referring(attributes: dict[str, Any]) -> dict[str, Any]:
