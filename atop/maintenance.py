@@ -30,6 +30,7 @@ class CompactReport:
 
     commits: int = 0  # removed from the journal
     files: int = 0  # whose contents were removed
+    kept: int = 0  # files that nothing names whose contents are younger than the grace, and stay until another time
     bytes: int = 0  # of disk space, of contents and of the database together
 
 
@@ -104,3 +105,5 @@ def _collect(store: Store, grace: float, report: CompactReport) -> None:
         if size is not None:
             report.files += 1
             report.bytes += size
+        elif not used(digest):
+            report.kept += 1

@@ -339,10 +339,15 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
         fields = self._read()["indexes"].get(name)
         if fields is None:
             known = ", ".join(self._read()["indexes"]) or "none"
-            raise NoSuchIndex(f"{self._called()} has no index {name!r} (it has: {known}): add it with add_index")
+            raise NoSuchIndex(
+                f"{self._called()} has no index {name!r} (it has: {known}): add it with add_index (in atop shell, say)"
+            )
         definition = IndexDefinition(*fields)
         if definition.state != READY and not any_state:
-            raise NoSuchIndex(f"index {name!r} of {self._called()} is still being built: wait, or call add_index again")
+            raise NoSuchIndex(
+                f"index {name!r} of {self._called()} is still being built: wait, or call add_index again "
+                "(in atop shell, say)"
+            )
         return definition
 
     # -- queries
@@ -421,7 +426,10 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
         if index is None:
             index = next((n for n, d in self.indexes.items() if d.words and d.state == READY), None)
             if index is None:
-                raise NoSuchIndex(f"{self._called()} has no word index: add one with add_index(name, ..., words=True)")
+                raise NoSuchIndex(
+                    f"{self._called()} has no word index: add one with add_index(name, ..., words=True) "
+                    "(in atop shell, say)"
+                )
         definition = self._definition(index)
         if not definition.words:
             raise NoSuchIndex(f"index {index!r} of {self._called()} is not a word index")

@@ -79,7 +79,9 @@ class _Undo:
             self._refuse(f"item {change.item_id} has been deleted since")
         names = {*change.before, *change.added}
         if isinstance(item, Pool) and names & {"indexes", "next_number", "doomed"}:
-            self._refuse("it changed the indexes of a pool: use add_index and drop_index")
+            self._refuse(
+                "it changed the indexes of a pool: change them with add_index and drop_index (in atop shell, say)"
+            )
         self._check_untouched(item, names)
         state = item._state or item._load()
         raw = state.raw or state
@@ -127,7 +129,7 @@ class _Undo:
                 f"({later[0].commit.label!r}): undo that first"
             )
         if isinstance(item, Pool) and any(member._id not in self._commit.item_ids for member in item):
-            self._refuse(f"{item._called()} has items that were added since: clear it first")
+            self._refuse(f"{item._called()} has items that were added since: take those out first")
 
     def _check_untouched(self, item: Item, names: set[str]) -> None:
         """Refuse if a commit after this one changed any of these attributes."""

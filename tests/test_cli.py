@@ -350,9 +350,25 @@ def test_query_shows_identifiers_only_where_they_are_asked_for(atop: Command, fi
 
 
 def test_a_missing_attribute_is_empty_for_people_and_null_for_programs(people: Command) -> None:
-    assert people.done("query", "people", "name", "--key", "Ada", "--columns", "shoe").rows[0][1:] == [""]
+    with Store(people.store) as store:
+        next(store.pool("people").query("name", reverse=True)).shoe = 42
+    assert people.done("query", "people", "name", "--key", "Ada", "--columns", "id,shoe").rows[0][1:] == [""]
     found = people.done("--json", "query", "people", "name", "--key", "Ada", "--columns", "shoe,name").json
     assert found["attributes"] == {"shoe": None, "name": "Ada"}
+
+
+def test_a_column_that_no_item_has_is_wrong_use_and_answered_with_those_that_there_are(people: Command) -> None:
+    outcome = people("query", "people", "name", "--columns", "name,ctiy")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "'ctiy'" in outcome.err
+    assert "name, city, born, note" in outcome.err
+
+
+def test_a_count_that_is_none_is_answered_with_what_it_should_be(people: Command) -> None:
+    for count in ("abc", "-1", "1.5"):
+        outcome = people("history", "--limit", count)
+        assert outcome.code == 2
+        assert f"'{count}' should be a whole number, 0 or more" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -815,6 +831,14 @@ def test_compact_removes_history_that_is_older_than_asked(people: Command) -> No
     people.done("verify")
 
 
+def test_compact_says_how_many_young_files_it_kept(people: Command) -> None:
+    with Store(people.store) as store:
+        store.file(b"nothing names this")
+    report = people.done("--json", "compact").json
+    assert (report["files"], report["kept_files"]) == (0, 1)
+    assert "kept the contents of 1 file younger than an hour" in people.done("compact").out
+
+
 # -- shell
 
 
@@ -886,6 +910,12 @@ def test_without_a_command_it_shows_its_help_and_that_is_wrong_use(atop: Command
     assert all(name in outcome.err for name in COMMANDS)
 
 
+def test_help_is_a_command_too(atop: Command) -> None:
+    assert atop.done("help").out == atop.done("--help").out
+    assert atop.done("help", "query").out == atop.done("query", "--help").out
+    assert atop("help", "qurey").code == 2
+
+
 def test_a_mistyped_command_is_answered_with_the_right_one(atop: Command) -> None:
     outcome = atop("stauts")
     assert outcome.code == 2
@@ -947,7 +977,7 @@ def test_without_click_it_says_which_extra_to_install() -> None:
     code = "import sys; sys.modules['click'] = None; from atop.cli import main; sys.exit(main(['status']))"
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert outcome.returncode == 2
-    assert "pip install 'atop[cli]'" in outcome.stderr
+    assert "pip install '.[all]'" in outcome.stderr  # another project has the name on package indexes
 
 
 def test_help_needs_neither_rich_nor_the_readers_of_files() -> None:

@@ -33,8 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         sys.stderr.write(
             f"atop: the command needs the Python package {error.name!r}, which is not installed.\n"
-            "Install the command's extra:  python -m pip install 'atop[cli]'\n"
-            "(or everything there is:      python -m pip install 'atop[all]')\n"
+            "In Atop's source directory, install everything:  python -m pip install '.[all]'\n"
+            "(or what the command alone needs:                python -m pip install '.[cli]')\n"
         )
         return 2
     return run(sys.argv[1:] if arguments is None else arguments)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from atop import restore
-from atop.cli.session import FAILED, Session, StoreCommand, pass_session
+from atop.cli.session import FAILED, Count, Session, StoreCommand, pass_session
 from atop.cli.text import many, plain, size
 from atop.maintenance import DEFAULT_KEEP
 
@@ -92,15 +92,14 @@ def verify_command(session: Session) -> None:
 
 
 @click.command("compact", cls=StoreCommand)
-@click.option(
-    "--keep", metavar="DAYS", type=click.IntRange(min=0), help="Keep that many days of history [default: 400]."
-)
+@click.option("--keep", metavar="DAYS", type=Count(), help="Keep that many days of history [default: 400].")
 @pass_session
 def compact_command(session: Session, *, keep: int | None) -> None:
     """Give disk space back.
 
     Removes old history and the contents of files that nothing names, and gives back empty pages. What has
-    left the history can no longer be undone.
+    left the history can no longer be undone. Contents younger than an hour are kept, since a program may be
+    about to name them; a later compact removes them.
 
     \b
     Examples:
@@ -111,7 +110,14 @@ def compact_command(session: Session, *, keep: int | None) -> None:
     with session.open_store() as store, session.output.progress("compacting") as progress:
         report = store.compact(kept, progress=progress.step)
     session.output.result(
-        {"store": str(store.path), "commits": report.commits, "files": report.files, "bytes": report.bytes},
+        {
+            "store": str(store.path),
+            "commits": report.commits,
+            "files": report.files,
+            "kept_files": report.kept,
+            "bytes": report.bytes,
+        },
         f"gave back {size(report.bytes)}; removed {many(report.commits, 'commit')} from the history "
         f"and the contents of {many(report.files, 'file')}",
+        *([f"kept the contents of {many(report.kept, 'file')} younger than an hour"] if report.kept else []),
     )

@@ -11,7 +11,7 @@ import click
 
 from atop import Item, Pool
 from atop.cli.keys import read_key, read_prefix, samples_of
-from atop.cli.session import Session, StoreCommand, complete_index, complete_pool, pass_session
+from atop.cli.session import Count, Session, StoreCommand, complete_index, complete_pool, pass_session
 
 # Items shown on a terminal unless --limit says otherwise: a few screens.
 TERMINAL_LIMIT = 100
@@ -28,6 +28,9 @@ IDENTIFIERS = frozenset({"uid", "message_id", "fingerprint", "import_key"})
 # Items whose attributes are gathered to choose the columns.
 SAMPLE = 100
 
+# Attributes named where one was not found.
+MAX_NAMED = 100
+
 
 @click.command("query", cls=StoreCommand)
 @click.argument("pool_name", metavar="POOL", shell_complete=complete_pool)
@@ -38,7 +41,7 @@ SAMPLE = 100
 @click.option("--key", metavar="KEY", help="Only this key.")
 @click.option("--search", metavar="WORDS", help="Only items with all of these words, by a word index.")
 @click.option("--reverse", is_flag=True, help="The last key first.")
-@click.option("--limit", metavar="COUNT", type=click.IntRange(min=0), help="At most that many items; 0: all.")
+@click.option("--limit", metavar="COUNT", type=Count(), help="At most that many items; 0: all.")
 @click.option("--columns", metavar="NAMES", help="The attributes to show, with commas between them.")
 @pass_session
 def query_command(
@@ -73,7 +76,7 @@ def query_command(
 
     cut = limit is None and sys.stdout.isatty() and not session.output.json
     most = TERMINAL_LIMIT if cut else limit or None
-    names = [name.strip() for name in columns.split(",")] if columns else None
+    names = [name.strip() for name in columns.split(",") if name.strip() != "id"] if columns else None
     given = {"start": start, "end": end, "prefix": prefix, "key": key}
     bounds = {name: text for name, text in given.items() if text is not None}
     with session.open_store() as store:
@@ -127,11 +130,31 @@ def _show(
 ) -> None:
     """Write the items. `first` are the columns that stand first where none are named."""
     remaining = iter(items)
-    if columns is None and not session.output.json:
+    if columns is not None:
+        sample = list(itertools.islice(remaining, SAMPLE))
+        _check_columns(pool, sample, columns)
+        remaining = itertools.chain(sample, remaining)
+    elif not session.output.json:
         sample = list(itertools.islice(remaining, SAMPLE))
         columns = _choose_columns(pool, sample, first)
         remaining = itertools.chain(sample, remaining)
     session.output.rows(["id", *(columns or ())], (_row(item, columns) for item in remaining))
+
+
+def _check_columns(pool: Pool, sample: Sequence[Item], columns: Sequence[str]) -> None:
+    """Raise BadParameter if no item of the pool has one of these attributes. Of an empty pool all are taken."""
+    indexed = (name for definition in pool.indexes.values() for name in definition.attributes)
+    known = dict.fromkeys(indexed)
+    for item in itertools.chain(sample, pool):  # all of the pool only where a name is rare, or mistyped
+        known.update(dict.fromkeys(item.attributes))
+        if known.keys() >= set(columns):
+            return
+    missing = [name for name in columns if name not in known]
+    if missing and len(pool):
+        there = ", ".join(list(known)[:MAX_NAMED])
+        raise click.BadParameter(
+            f"no item of {pool.name!r} has {missing[0]!r}; they have: {there}.", param_hint="--columns"
+        )
 
 
 def _choose_columns(pool: Pool, items: Sequence[Item], first: Sequence[str]) -> list[str]:

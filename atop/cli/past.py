@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from atop import Commit, Item, Revision, Store
-from atop.cli.session import Session, StoreCommand, pass_session
+from atop.cli.session import Count, Session, StoreCommand, pass_session
 from atop.cli.text import describe, local
 from atop.cli.undoing import Range, chosen, latest, read_numbers, take_back
 
@@ -24,7 +24,7 @@ Row = tuple[dict[str, Any], list[Any]]
 
 @click.command("history", cls=StoreCommand)
 @click.option("--item", "item_id", metavar="ID", type=int, help="Only the commits that changed this item, and how.")
-@click.option("--limit", metavar="COUNT", type=click.IntRange(min=0), help="At most that many commits; 0: all.")
+@click.option("--limit", metavar="COUNT", type=Count(), help="At most that many commits; 0: all.")
 @pass_session
 def history_command(session: Session, *, item_id: int | None, limit: int | None) -> None:
     """Show what was done to the store, the latest commit first.

@@ -39,7 +39,7 @@ COMMANDS = {
 # A missing module of these is a bug; one of any other package is an extra that is not installed.
 OWN_PACKAGES = ("atop", "replication", "discovery")
 
-INSTALL_EVERYTHING = "python -m pip install 'atop[all]'"
+INSTALL_EVERYTHING = "in Atop's source directory, python -m pip install '.[all]'"
 
 COMPLETION_VARIABLE = "_ATOP_COMPLETE"
 
@@ -63,7 +63,12 @@ class Root(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does; an unknown name is answered with the names that are close to it."""
+        """As click does; `help` is as `--help`, and an unknown name is answered with those that are close to it."""
+        if args and args[0] == "help":
+            if not args[1:]:
+                click.echo(ctx.get_help())
+                ctx.exit()
+            args = [args[1], "--help"]
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             close = difflib.get_close_matches(args[0], COMMANDS, n=3)
             hint = f" Did you mean {' or '.join(close)}?" if close else " 'atop --help' lists the commands."
@@ -157,7 +162,7 @@ def _run(arguments: list[str], session: Session) -> int:
         raise
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] not in OWN_PACKAGES:
-            output.error("MissingExtra", f"this needs the Python package {error.name!r}: {INSTALL_EVERYTHING}")
+            output.error("MissingExtra", f"this needs the Python package {error.name!r}; {INSTALL_EVERYTHING}")
             return WRONG_USE
         if output.json:
             output.error(type(error).__name__, f"this is a bug in Atop: {error}")

@@ -22,6 +22,9 @@ INTERRUPTED = 130
 PIPE_CLOSED = 141
 
 
+# Digits of the numbers that options take: enough for any id.
+MAX_DIGITS = 18
+
 NO_STORE_HINT = "('atop init' makes an empty one, 'atop import FILE' one with data; --store PATH names another)"
 
 
@@ -72,6 +75,19 @@ class Session:
 def pools_of(store: Store) -> str:
     """The names of the pools, to be shown where one was not found."""
     return "its pools: " + (", ".join(pool.name for pool in store.pools()) or "none yet: atop import makes them")
+
+
+class Count(click.ParamType[int]):
+    """A whole number that is not negative."""
+
+    name = "count"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read a number as a person writes it."""
+        text = str(value)
+        if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
+            self.fail(f"{text!r} should be a whole number, 0 or more.", param, ctx)
+        return int(text)
 
 
 pass_session = click.make_pass_decorator(Session)

@@ -56,7 +56,8 @@ def status_of(store: Store) -> dict[str, Any]:
 def status_command(session: Session) -> None:
     """Show what the store holds and the commit it is at.
 
-    Two devices have the same contents exactly when their commit number and chain are equal.
+    A store and a backup of it have the same contents exactly when commit and chain are equal. The role is that of
+    this device among those that share the store: "master", since there are no others.
 
     \b
     Examples:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # What `--format` takes; a test compares them with what atop.pim reads and writes.
 IMPORT_FORMATS = ("vcard", "icalendar", "mbox", "maildir", "eml", "csv", "jsonl")
-EXPORT_FORMATS = ("vcard", "vcard3", "icalendar", "csv", "jsonl")
+EXPORT_FORMATS = ("vcard", "vcard3", "icalendar", "mbox", "csv", "jsonl")
 
 
 @click.command("import", cls=StoreCommand)

@@ -7,7 +7,7 @@
         report = import_file(store, "contacts.vcf")
         export_pool(store, "contacts", "contacts.csv")
 
-Needs the extra `atop[pim]` only where a calendar names a zone that is not an IANA one, and where one is exported.
+Needs the extra `pim` only where a calendar names a zone that is not an IANA one, and where one is exported.
 """
 
 from atop.pim.exporting import ExportFormat, ExportReport, export_pool
