@@ -46,6 +46,12 @@ def sync_tree(path: Path) -> None:
         sync_directory(Path(directory))
 
 
+def check_directory(path: Path) -> None:
+    """Raise `StoreError` if a directory of a store is a symbolic link: what is removed there may be somebody else's."""
+    if path.is_symlink():
+        raise StoreError(f"{path} is a symbolic link, and a store's own directories are not: mount a disk there", path)
+
+
 def explained(error: OSError, path: Path) -> AtopError:
     """A system's error about writing `path`, a store or a part of one, as one of ours."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import threading
 import time
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from atop.disk import explained, sync_directory
+from atop.disk import check_directory, explained, sync_directory
 from atop.errors import NoSuchFile
 from atop.values import FileInfo, live_converters
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 DIGEST_SIZE = 32
 CHUNK = 1 << 20  # bytes read and hashed at a time
+# What contents are called until they are complete.
+_TEMPORARY = re.compile("[0-9a-f]{16}")
 # Contents younger than this, in seconds, are not removed: the transaction that will name them may not have committed.
 GRACE = 3600.0
 
@@ -97,15 +100,21 @@ class FileArea:
         self._placing = threading.Lock()  # held while contents get their place, or lose it
 
     def prepare(self) -> None:
-        """Make the directories, and remove what a crash left half-written.
+        """Make the directories, and remove what a crash left half-written, and nothing else.
 
         Raises:
-            StoreFull, StoreReadOnly, StoreError: that cannot be done.
+            StoreFull, StoreReadOnly, StoreError: that cannot be done, or a directory is a symbolic link.
         """
         try:
-            self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for leftover in self._incoming.iterdir():
-                leftover.unlink(missing_ok=True)
+            for directory in (self.path, self._incoming):
+                directory.mkdir(mode=0o700, exist_ok=True)
+                check_directory(directory)
+            with os.scandir(self._incoming) as entries:
+                leftovers = [
+                    e.path for e in entries if _TEMPORARY.fullmatch(e.name) and e.is_file(follow_symlinks=False)
+                ]
+            for leftover in leftovers:
+                os.unlink(leftover)
         except OSError as error:
             raise explained(error, self.path) from error
 

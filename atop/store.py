@@ -17,6 +17,7 @@ import functools
 import inspect
 import logging
 import os
+import re
 import threading
 import time
 import weakref
@@ -28,8 +29,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar, overload
 from atop import journal
 from atop.backup import back_up
 from atop.classic import ClassicStore
-from atop.disk import explained
-from atop.engine import COMMITS, Durability, Engine, Head
+from atop.disk import check_directory, explained
+from atop.engine import COMMITS, TABLES, Durability, Engine, Head
 from atop.errors import (
     AtopError,
     Conflict,
@@ -39,6 +40,7 @@ from atop.errors import (
     NoSuchPool,
     NoSuchStore,
     NoTransaction,
+    StoreDamaged,
     StoreError,
 )
 from atop.files import File, FileArea
@@ -71,6 +73,11 @@ ItemClass = TypeVar("ItemClass", bound=Item)
 # How often `transact` runs a function that meets conflicts; after the first few it does so one caller at a time.
 ATTEMPTS = 100
 PATIENT_AFTER = 3
+
+# The directories of a store; files of its database; and what else is in `data` before there is any of those.
+_PARTS = ("data", "files", "local")
+_TABLE_FILES = frozenset(f"{name}.db" for name in TABLES)
+_BEGINNINGS = re.compile(r"DB_CONFIG(\.new)?|log\.\d{10}|__db\..*|room\.new")
 
 
 class _Scope:
@@ -164,16 +171,16 @@ class Store(ClassicStore):
         self._patience = threading.Lock()
         self._caring = threading.Lock()  # held by a backup or compaction: what one copies the other must not remove
         self._closed = False
-        self._prepare(create)
+        self._prepare(create, copying=replication is not None)
         with contextlib.ExitStack() as opened:
             self._lock = OwnerLock(self.path / "local" / "owner.lock", self.path)
             opened.callback(self._lock.release)
             self._file_area = FileArea(self.path / "files")
-            self._file_area.prepare()
             self._engine = Engine(
                 self.path / "data", cache_size=cache_size, durability=durability, replication=replication
             )
             opened.callback(self._engine.close)
+            self._file_area.prepare()
             self._time = self._engine.last_time
             self._numbers = self._open_numbers(tag)
             opened.pop_all()
@@ -185,21 +192,42 @@ class Store(ClassicStore):
         self._engine.on_applied = self._applied_elsewhere
         _open_stores.add(self)
 
-    def _prepare(self, create: bool) -> None:
-        there = (self.path / "data").is_dir()
-        if not there:
-            if not create:
-                raise NoSuchStore(f"there is no store at {self.path}", self.path)
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-                raise NoSuchStore(f"{self.path} is there and is not a store: choose another path", self.path)
+    def _prepare(self, create: bool, copying: bool) -> None:
+        """Make the directories of a new store. With `copying`, its tables may be on their way from another device."""
         try:
+            for part in _PARTS:
+                check_directory(self.path / part)
+            if not (self.path / "data" / f"{CATALOG}.db").exists() and not copying:
+                if not create:
+                    raise NoSuchStore(f"there is no store at {self.path}", self.path)
+                self._check_vacant()
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for part in ("data", "files", "local"):
+            for part in _PARTS:
                 (self.path / part).mkdir(mode=0o700, exist_ok=True)
                 if not os.access(self.path / part, os.W_OK | os.X_OK):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise explained(error, self.path) from error
+
+    def _check_vacant(self) -> None:
+        """Raise `NoSuchStore`, `StoreDamaged` unless a store may be made: nothing is there, or a start of that."""
+        if not os.path.lexists(self.path):
+            return
+        data = self.path / "data"
+        names = {path.name for path in data.iterdir()} if data.is_dir() else set()
+        if not names.isdisjoint(_TABLE_FILES):
+            raise StoreDamaged(
+                f"the store {self.path} is damaged: its file {CATALOG}.db is missing; restore it from a backup "
+                "(atop restore)",
+                self.path,
+                CATALOG,
+            )
+        if (
+            not self.path.is_dir()
+            or not {path.name for path in self.path.iterdir()} <= set(_PARTS)
+            or not all(map(_BEGINNINGS.fullmatch, names))
+        ):
+            raise NoSuchStore(f"{self.path} is there and is not a store: choose another path", self.path)
 
     def _open_numbers(self, tag: int) -> NumberAllocator:
         low, high = pack_u64(tag << COUNTER_BITS), pack_u64((tag + 1) << COUNTER_BITS)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from atop import Item, NoSuchItem, NoSuchStore, Store, StoreDamaged, restore
+from atop import Item, NoSuchItem, NoSuchStore, Store, StoreDamaged, StoreError, restore
 
 
 def in_thread(function: Callable[[], object]) -> None:
@@ -179,3 +179,55 @@ def test_copies_are_the_users_alone_under_any_umask(store: Store, tmp_path: Path
         os.umask(before)
     restored = [tmp_path / "again", *(tmp_path / "again").rglob("*")]
     assert [path for path in restored if path.stat().st_mode & 0o077] == []
+
+
+# -- what is taken for a store, and what is removed in it
+
+
+def contents_of(directory: Path) -> dict[Path, str | None]:
+    return {path: path.read_text() if path.is_file() else None for path in sorted(directory.rglob("*"))}
+
+
+@pytest.mark.parametrize("part", ["data", "files", "local", "files/incoming"])
+def test_a_directory_of_a_store_that_is_a_link_is_refused(part: str, open_store) -> None:
+    path = open_store().path
+    open_store().close()
+    elsewhere = path.parent / "elsewhere"
+    (path / part).rename(elsewhere)
+    (elsewhere / "0123456789abcdef").write_text("mine")
+    (path / part).symlink_to(elsewhere)
+    before = sorted(elsewhere.iterdir())
+    with pytest.raises(StoreError, match="symbolic link"):
+        Store(path)
+    assert sorted(elsewhere.iterdir()) == before
+
+
+def test_opening_removes_contents_that_were_not_completed_and_nothing_else(open_store) -> None:
+    incoming = open_store().path / "files" / "incoming"
+    (incoming / "0123456789abcdef").write_text("half")
+    (incoming / "letter").write_text("mine")
+    (incoming / "fedcba9876543210").mkdir()
+    (incoming / "1111111111111111").symlink_to("letter")
+    open_store()
+    assert sorted(path.name for path in incoming.iterdir()) == ["1111111111111111", "fedcba9876543210", "letter"]
+
+
+@pytest.mark.parametrize("create", [False, True])
+@pytest.mark.parametrize("name", ["data/table.csv", "data/log.txt", "letter"])
+def test_a_directory_of_something_else_is_no_store_and_stays_as_it_is(create: bool, name: str, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / name).write_text("mine")
+    before = contents_of(tmp_path)
+    with pytest.raises(NoSuchStore):
+        Store(tmp_path, create=create)
+    assert contents_of(tmp_path) == before
+
+
+def test_a_store_without_its_catalog_is_damaged_and_stays_as_it_is(open_store) -> None:
+    path = open_store().path
+    open_store().close()
+    (path / "data" / "catalog.db").unlink()
+    before = {found.name: found.stat().st_mtime_ns for found in path.rglob("*")}
+    with pytest.raises(StoreDamaged, match=r"catalog\.db is missing"):
+        Store(path)
+    assert {found.name: found.stat().st_mtime_ns for found in path.rglob("*")} == before
