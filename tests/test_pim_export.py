@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import datetime
 import decimal
+import email.policy
 import io
 import itertools
 import json
+import mailbox
 import uuid
 import zoneinfo
 from collections.abc import Iterator
@@ -87,6 +89,7 @@ CASES = [
     ("contacts", "a.vcf", "vcard3"),
     ("events", "a.ics", None),
     ("notes", "a.ics", None),
+    ("messages", "a.mbox", None),
 ]
 
 
@@ -367,3 +370,144 @@ def test_values_that_only_atop_has_survive(store: Store, other: Store, tmp_path:
         assert {name: getattr(found, name) for name in thing} == thing
         assert found.moment.fold == 1
         found.delete()
+
+
+# ------------------------------------------------------------------------------------ mail
+
+NESTED = b"Subject: inner\nFrom: c@d\n\nFrom here on\n"
+RICH = b"""\
+From: a@b
+MIME-Version: 1.0
+Content-Type: multipart/mixed; boundary=X
+
+--X
+Content-Type: multipart/alternative; boundary=Y
+
+--Y
+
+plain
+--Y
+Content-Type: multipart/related; boundary=Z
+
+--Z
+Content-Type: text/html
+
+<p>html
+
+--Z
+Content-Type: image/png
+Content-ID: <p@q>
+Content-Transfer-Encoding: base64
+
+iVBORw==
+--Z--
+--Y--
+--X
+Content-Type: application/pdf
+Content-Disposition: attachment; filename*=utf-8''Z%C3%BCge%20%22.pdf
+
+%PDF
+--X
+Content-Type: text/plain
+Content-Disposition: attachment
+
+unnamed
+--X
+Content-Type: message/rfc822
+
+Subject: inner
+From: c@d
+
+From here on
+
+--X
+Content-Type: message/delivery-status
+
+Status: 5.0.0
+
+--X--
+"""
+MAILS = [
+    b"From: a@b\nMessage-ID: <1@b>\nDate: Mon, 1 Jan 2024 10:00:00 +0100\n\nFrom the start\n>From quoted\n",
+    b"From: a@b\nSubject: no line end\n\nlast line",
+    b'From: a@b\nTo: c@d\nTo: "Lovelace, Ada" <e@f>\nContent-Type: text/plain; charset=latin1\n\nZo\xeb \x0c\n\tx \n\n',
+    b"From: =?utf-8?Q?M=C3=BCller=2C_J=C3=B6rg?= <j@x>\nTo: =?utf-8?B?w4Q=?= <a@b>, =?utf-8?B?w5Y=?= <o@b>\n"
+    b"Subject: =?utf-8?Q?=C3=84rger_=3D=3FX?=\nDate: Thu, 4 Jul 2024 10:00:00 -0000\n\nx\n",
+    "From: Zoë <z@b>\nTo: undisclosed-recipients:;\nSubject: raw 8 bit ë\n\nx\n".encode(),
+    b"From: nobody at all\nSubject:\nReferences: <a@b> <c@d>\nIn-Reply-To: <c@d>\n"
+    b"Received: by x; Mon, 1 Jan 2024 10:00:00 +0000\n\n",
+    b"Sender: s@b\nSubject: " + b"long words and more of them, " * 40 + b"\nX-Long: " + b"y" * 3000 + b"\n\nx\n",
+    b'From: a@b\nStatus: RO\nX-Status: AF\nX-Mozilla-Status: 1001\nX-Gmail-Labels: Inbox,"Trains, old",\n\n'
+    + b"z" * 3000
+    + b"\n",
+    RICH,
+    b"From: a@b\nContent-Type: image/png; name=a.png\nContent-Transfer-Encoding: base64\n\niVBORw==\n",
+]
+
+
+@pytest.mark.parametrize("octets", MAILS)
+def test_a_message_comes_back_from_a_mailbox_attribute_for_attribute(
+    store: Store, other: Store, tmp_path: Path, octets: bytes
+) -> None:
+    (tmp_path / "first.eml").write_bytes(octets)
+    assert counts(import_file(store, tmp_path / "first.eml")) == (1, 0, 0, 0, 0)
+    next(iter(store.pool("messages"))).folder = "Zügig/Post"
+    report = export_pool(store, "messages", tmp_path / "a.mbox")
+    assert (report.written, report.left_out) == (1, [])
+    assert counts(import_file(other, tmp_path / "a.mbox")) == (1, 0, 0, 0, 0)
+    assert attributes(other, "messages") == attributes(store, "messages")
+    before = commits(store)
+    assert counts(import_file(store, tmp_path / "a.mbox")) == (0, 0, 1, 0, 0)
+    assert commits(store) == before
+
+
+def test_a_message_changed_or_made_here_is_written_as_it_is(store: Store, other: Store, tmp_path: Path) -> None:
+    (tmp_path / "first.eml").write_bytes(MAILS[0])
+    import_file(store, tmp_path / "first.eml")
+    with store.transaction():
+        (changed,) = store.pool("messages")
+        changed.subject, changed.to, changed.flags = "Änderung", ["Ö, Ü <o@b>", "p@b"], ["draft", "forwarded", "seen"]
+        date = datetime.datetime(2024, 7, 4, 9, tzinfo=datetime.timezone(datetime.timedelta(hours=2)))
+        made = Message(store, subject="made", sender="Ada (x), y <a@b>", date=date, text="hello")
+        made.attachments = [store.file(b"x" * 100_000, name="b.bin", media_type="application/x-y")]
+        store.pool("messages").add(made)
+    export_pool(store, "messages", tmp_path / "a.mbox")
+    import_file(other, tmp_path / "a.mbox")
+    expected, found = attributes(store, "messages"), attributes(other, "messages")
+    assert expected.keys() == found.keys()
+    for uid, here in expected.items():
+        assert {**found[uid], "digest": b""} == {**here, "digest": b""}
+
+
+def test_another_library_reads_the_mailbox(store: Store, tmp_path: Path) -> None:
+    for number, octets in enumerate(MAILS):
+        (tmp_path / f"{number}.eml").write_bytes(octets)
+        import_file(store, tmp_path / f"{number}.eml")
+    export_pool(store, "messages", tmp_path / "a.mbox")
+    box = mailbox.mbox(tmp_path / "a.mbox")
+    keys = box.keys()
+    found = [email.message_from_bytes(box.get_bytes(key), policy=email.policy.default) for key in keys]
+    assert len(found) == len(MAILS)
+    assert 'Züge ".pdf' in [part.get_filename() for mail in found for part in mail.walk()]
+    assert any(mail["to"] and "Ä <a@b>" in mail["to"] for mail in found)
+    assert not any(part.defects for mail in found for part in mail.walk())
+
+
+def test_a_header_field_from_outside_cannot_become_two(store: Store, other: Store, tmp_path: Path) -> None:
+    with store.transaction():
+        headers = [["Subject", "a\nBcc: evil@x"], ["X-Note", "b\r\n\r\nbody"]]
+        message = Message(store, subject="a\nBcc: evil@x", sender="e\nCc: f@x <a\n@b>", headers=headers)
+        open_pool(store, "message").add(message)
+        open_pool(store, "message").add(Message(store, subject="bad", headers=[["a b:", "c"]]))
+    report = export_pool(store, "messages", tmp_path / "a.mbox")
+    assert (report.written, report.left_out_count) == (1, 1)
+    octets = (tmp_path / "a.mbox").read_bytes()
+    assert b"\nBcc:" not in octets
+    assert b"\nCc:" not in octets
+    import_file(other, tmp_path / "a.mbox")
+    assert [message.text for message in other.pool("messages")] == [""]
+
+
+def test_a_flag_that_no_mailbox_has_is_named(store: Store, tmp_path: Path) -> None:
+    open_pool(store, "message").add(Message(store, subject="x", flags=["seen", "mine"]))
+    assert "mine" in export_pool(store, "messages", tmp_path / "a.mbox").left_out[0][1]

@@ -7,8 +7,8 @@ Promises: every item of the pool is in the file, or named in the report; the fil
 is written beside its place and renamed when it is on the disk (a device or a named pipe is written into, and stays what
 it is); a pool of any size takes the same memory. An import of the file into an empty store gives the same items,
 attribute for attribute, as far as the format can say them: JSON Lines everything, the contents of files included; CSV
-everything but these contents; vCard and iCalendar all attributes of contacts, and of events and notes. What is changed
-while an export runs may be in it or not.
+everything but these contents; vCard, iCalendar and mbox all attributes of contacts, of events and notes, and of
+messages. What is changed while an export runs may be in it or not.
 """
 
 from __future__ import annotations
@@ -30,20 +30,23 @@ from atop.errors import NoSuchFile, UnknownFormat
 from atop.pim.cells import MORE_HEADING, TYPE_HEADING, Column, columns_of, write_cell
 from atop.pim.ical_out import CalendarWriter
 from atop.pim.incoming import IMPORT_KEY, IMPORT_MARK, RECORD_ERRORS, reason_of
-from atop.pim.items import KINDS, Contact, Event, Note
+from atop.pim.items import KINDS, Contact, Event, Message, Note
 from atop.pim.jsonl import file_lines, header_line, item_line
+from atop.pim.mail_out import write_message
+from atop.pim.message import FLAGS
 from atop.pim.report import MAX_NAMED, Progress
 from atop.pim.rows import MAX_COLUMNS
 from atop.pim.typed import dumps
 from atop.pim.vcard_out import write_card
 
-ExportFormat = Literal["vcard", "vcard3", "icalendar", "csv", "jsonl"]
+ExportFormat = Literal["vcard", "vcard3", "icalendar", "mbox", "csv", "jsonl"]
 
 FORMATS: tuple[str, ...] = get_args(ExportFormat)
 
 SUFFIXES: dict[str, ExportFormat] = {
     ".vcf": "vcard",
     ".ics": "icalendar",
+    ".mbox": "mbox",
     ".csv": "csv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -256,6 +259,23 @@ class _Calendar(_Writer):
         stream.write(self._writer.finish())
 
 
+class _Mailbox(_Writer):
+    def item(self, item: Item, stream: BinaryIO) -> bool:
+        if not isinstance(item, Message):
+            self.report.leave_out(item, f"is a {item.type_name}, and a mailbox holds messages")
+            return False
+        state = attributes_of(item)
+        for name in ("attachments", "inline"):
+            state[name] = self._available(item, name, state[name])
+        unknown = sorted(set(state["flags"]) - FLAGS)
+        if unknown:
+            self.report.leave_out(item, f"flags: a mailbox has none that is called {', '.join(unknown)}")
+        pieces = write_message(state)
+        stream.write(next(pieces))  # what this raises, it does before anything is written
+        stream.writelines(pieces)
+        return True
+
+
 class _Table(_Writer):
     """CSV: in UTF-8 with a byte order mark, so that Excel sees that it is."""
 
@@ -331,6 +351,7 @@ _WRITERS: dict[str, Callable[[Store, Pool], _Writer]] = {
     "vcard": _VCards,
     "vcard3": _VCards3,
     "icalendar": _Calendar,
+    "mbox": _Mailbox,
     "csv": _Table,
     "jsonl": _JsonLines,
 }

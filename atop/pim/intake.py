@@ -259,7 +259,7 @@ class Intake:
             uid = f"{uid}#{state['digest'].hex()}"
             here = self._find(record, uid)
         if here is None:
-            return self._create(record, pool, {**state, "uid": uid, "folder": record.folder})
+            return self._create(record, pool, {**state, "uid": uid, "folder": state.get("folder", record.folder)})
         if here.fingerprint == record.fingerprint:
             return "same", here
         # A copy elsewhere adds to what is known.

@@ -40,14 +40,24 @@ MAX_BOUNDARIES = 10_000
 MAX_HEADERS = 2_000
 MAX_ADDRESSES = 10_000
 
-STATUS_FLAGS = {"R": "seen", "A": "answered", "F": "flagged", "T": "draft", "D": "deleted"}
+FLAG_LETTERS = {"R": "seen", "A": "answered", "F": "flagged", "T": "draft", "D": "deleted"}
 # X-Mozilla-Status: bits of a hexadecimal number.
-MOZILLA_FLAGS = ((0x1, "seen"), (0x2, "answered"), (0x4, "flagged"), (0x8, "deleted"), (0x1000, "forwarded"))
+FORWARDED = 0x1000
+MOZILLA_FLAGS = ((0x1, "seen"), (0x2, "answered"), (0x4, "flagged"), (0x8, "deleted"), (FORWARDED, "forwarded"))
+FLAGS = frozenset({*FLAG_LETTERS.values(), "forwarded"})
 # Headers that say how a mailbox keeps the message, not what it is.
 MAILBOX_HEADERS = frozenset(
     {"status", "x-status", "x-mozilla-status", "x-mozilla-status2", "x-mozilla-keys", "x-uid", "x-gmail-labels"}
 )
 
+# Header fields of an export of Atop's own. The mark names the fields that were made for it, and are none of the
+# message; "X-Atop-Was-" and a name is a field that another one stands for. The parameter is the media type of a file.
+EXPORT_MARK = "X-Atop-Export"
+WAS_PREFIX = "X-Atop-Was-"
+OWN_HEADERS = frozenset({EXPORT_MARK.lower(), "x-atop-folder", "x-atop-uid", "x-atop-size"})
+MADE_TYPE = "x-atop-type"
+
+_LABEL = re.compile(r'\s*+"([^"]*)"\s*(?:,|\Z)|([^,]+)')
 _MESSAGE_ID = re.compile(r"<([^<>\s]+)>")
 _SPACES = re.compile(r"\s+")
 _NOT_NAME = re.compile(r"[/\\\0]")
@@ -102,7 +112,7 @@ def read_message(raw: RawMessage) -> Record:
     if not headers or not first.keys() & {"from", "to", "subject", "date", "message-id", "received", "content-type"}:
         raise ValueError("is no mail message: it has neither sender, recipient, subject nor date")
     state = blank()
-    state["headers"] = [[name, value] for name, value in headers if name.lower() not in MAILBOX_HEADERS]
+    state["headers"] = _own_headers(headers, first)
     _read_headers(state, first, mail)
     state["flags"] = sorted({*raw.flags, *_flags(first)})
     state["labels"] = _labels(first.get("x-gmail-labels", ""))
@@ -113,6 +123,8 @@ def read_message(raw: RawMessage) -> Record:
     state["size"] = len(raw.octets)
     state["digest"] = digest_of(state)
     state["uid"] = state["message_id"] or hashed_uid("message", state["digest"])
+    if EXPORT_MARK.lower() in first:
+        _read_own(state, first)
     mark = fingerprint(raw.octets, ",".join([*state["flags"], *state["labels"]]).encode("utf-8", "replace"))
     return Record("message", state["uid"], state, raw.line, len(raw.octets), mark)
 
@@ -186,7 +198,7 @@ def _date(text: str) -> datetime.datetime | None:
 
 def _flags(first: dict[str, str]) -> set[str]:
     letters = first.get("status", "") + first.get("x-status", "")
-    flags = {flag for letter, flag in STATUS_FLAGS.items() if letter in letters}
+    flags = {flag for letter, flag in FLAG_LETTERS.items() if letter in letters}
     mozilla = first.get("x-mozilla-status", "")
     if re.fullmatch(r"[0-9A-Fa-f]{1,8}", mozilla):
         flags |= {flag for bit, flag in MOZILLA_FLAGS if int(mozilla, 16) & bit}
@@ -194,7 +206,50 @@ def _flags(first: dict[str, str]) -> set[str]:
 
 
 def _labels(text: str) -> list[str]:
-    return [label for part in text.split(",") if (label := part.strip().strip('"'))]
+    found = (match[1] if match[1] is not None else match[2].strip().strip('"') for match in _LABEL.finditer(text))
+    return [label for label in found if label]
+
+
+def _own_headers(headers: list[tuple[str, str]], first: dict[str, str]) -> list[list[str]]:
+    """The header fields that are the message's; of an export, as they were before it."""
+    if EXPORT_MARK.lower() not in first:
+        return [[name, value] for name, value in headers if name.lower() not in MAILBOX_HEADERS]
+    made = {name.strip() for name in first[EXPORT_MARK.lower()].split(",")} | OWN_HEADERS | MAILBOX_HEADERS
+    own: list[list[str]] = []
+    for name, value in headers:
+        lower = name.lower()
+        if lower.startswith(WAS_PREFIX.lower()) and len(lower) > len(WAS_PREFIX):
+            own.append([name[len(WAS_PREFIX) :], value])
+        elif lower not in made and not lower.startswith("content-"):
+            own.append([name, value])
+    return own
+
+
+def _read_own(state: dict[str, Any], first: dict[str, str]) -> None:
+    """What only an export says of a message."""
+    if not state["message_id"] and first.get("x-atop-uid"):
+        state["uid"] = first["x-atop-uid"]
+    if re.fullmatch(r"\d{1,15}", first.get("x-atop-size", ""), re.ASCII):
+        state["size"] = int(first["x-atop-size"])
+    state["folder"] = first.get("x-atop-folder", "")
+
+
+def read_headers(state: dict[str, Any], fields: list[tuple[str, str]]) -> None:
+    """Set the attributes of a message that such header fields would give it."""
+    mail = Mail(policy=_Raw())
+    first: dict[str, str] = {}
+    for name, text in fields:
+        mail.add_header(name, text)
+        first.setdefault(name.lower(), header_text(text))
+    _read_headers(state, first, mail)
+
+
+def same_when_parsed(octets: bytes) -> bool:
+    """Whether a message is attached to another one as it is, and comes out of that the same."""
+    try:
+        return _parse(octets).as_bytes() == octets
+    except (ValueError, LookupError, TypeError, AttributeError):  # what the writer cannot write again
+        return False
 
 
 class _Parts:
@@ -238,6 +293,9 @@ class _Parts:
 
     def _attach(self, mail: Mail, kind: str) -> None:
         data = _octets(mail)
+        made_type = mail.get_param(MADE_TYPE)
+        if made_type is not None:
+            kind = email.utils.collapse_rfc2231_value(made_type)
         content = Content(data, _file_name(mail), kind)
         content_id = next(iter(_ids(header_text(mail.get("Content-ID", "")))), "")
         is_shown = kind.startswith("image/") and mail.get_content_disposition() != "attachment"
