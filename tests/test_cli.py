@@ -490,9 +490,26 @@ def test_a_record_that_cannot_be_read_is_named_and_the_others_go_in(atop: Comman
     assert (named["file"], named["line"]) == (str(files / "broken.vcf"), line)
 
 
-def test_a_file_that_is_not_there_stops_the_import_before_it_begins(atop: Command, files: Path) -> None:
-    assert atop("import", str(files / "good.vcf"), str(files / "missing.vcf")).code == 2
+def test_a_file_that_is_not_there_is_named_and_the_others_go_in(atop: Command, files: Path) -> None:
+    outcome = atop("import", str(files / "missing.vcf"), str(files / "good.vcf"))
+    assert outcome.code == 3
+    assert "2 added" in outcome.out
+    assert f"{files / 'missing.vcf'}: No such file" in outcome.err
+
+
+@pytest.mark.parametrize("name", ["missing.vcf", "program", "half.vcf"])
+def test_an_import_that_can_read_nothing_fails_and_makes_no_store(name: str, atop: Command, files: Path) -> None:
+    (files / "half.vcf").write_text(BROKEN)
+    outcome = atop("import", str(files / name))
+    assert outcome.code == 1
+    assert name in outcome.err
     assert not atop.store.exists()
+    atop.store.mkdir()
+    assert atop("import", str(files / name)).code == 1
+    assert list(atop.store.iterdir()) == []
+    atop.done("init")
+    assert atop("import", str(files / name)).code == 1
+    atop.done("status")
 
 
 def test_a_file_of_no_known_kind_is_named_and_the_others_go_in(atop: Command, files: Path) -> None:
@@ -588,7 +605,9 @@ def test_an_export_that_cannot_be_written_says_where(
     assert outcome.err == f"atop: {tmp_path / 'all.vcf'}: No space left on device\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["--format", "doc"], ["--json", "--format", "vcard"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [[], ["--format", "doc"], ["--json", "--format", "vcard"], ["all"], ["all.doc"]], ids=" ".join
+)
 def test_an_export_to_nowhere_is_wrong_use(arguments: list[str], atop: Command, files: Path) -> None:
     atop.done("import", str(files / "good.vcf"))
     assert atop("export", "contacts", *arguments).code == 2
@@ -798,8 +817,7 @@ def test_a_store_with_a_damaged_page_is_not_backed_up(atop: Command, tmp_path: P
             pool.add(Item(store, name=f"person {number}", note="x" * 100))
     table = atop.store / "data" / "items.db"
     pages = bytearray(table.read_bytes())
-    leaf = next(start for start in range(8192, len(pages), 8192) if b"person 100" in pages[start : start + 8192])
-    pages[leaf + 4000] ^= 0xFF
+    pages[pages.index(b"person 100")] ^= 0xFF  # in a leaf
     table.write_bytes(pages)
     outcome = atop("backup", str(tmp_path / "copy"))
     assert (outcome.code, outcome.out) == (1, "")

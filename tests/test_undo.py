@@ -300,7 +300,7 @@ def test_a_commit_that_changed_an_index_is_not_undone_but_said_how(store: Store)
     pool = store.pool("people")
     with store.transaction():
         pool.add_index("name")
-    with pytest.raises(UndoRefused, match="use add_index and drop_index"):
+    with pytest.raises(UndoRefused, match="with add_index and drop_index"):
         store.undo(last(store))
 
 

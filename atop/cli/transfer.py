@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ EXPORT_FORMATS = ("vcard", "vcard3", "icalendar", "mbox", "csv", "jsonl")
 
 
 @click.command("import", cls=StoreCommand)
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--format",
     "kind",
@@ -39,8 +41,8 @@ def import_command(session: Session, *, files: tuple[Path, ...], kind: Any) -> N
     `messages` and `notes`.
 
     Importing a file again updates what changed in it and duplicates nothing, so an import that was
-    interrupted is simply run again. A record that cannot be read is named on standard error, the others go
-    in, and the exit code is 3.
+    interrupted is simply run again. A record or FILE that cannot be read is named on standard error, the
+    others go in, and the exit code is 3. Where nothing at all could be read it is 1, and no store is made.
 
     \b
     Examples:
@@ -50,23 +52,37 @@ def import_command(session: Session, *, files: tuple[Path, ...], kind: Any) -> N
     """
     from atop.errors import UnknownFormat
 
-    worked = 0
+    there = session.store_path.exists()
+    new = not (session.store_path / "data").exists()
+    taken = 0
     with session.open_store(create=True) as store:
         for path in files:
             try:
                 report = _import(session, store, path, kind)
             except (UnknownFormat, OSError) as error:
-                if len(files) == 1 or isinstance(error, BrokenPipeError):
+                if isinstance(error, BrokenPipeError):
                     raise
                 message = str(error) if isinstance(error, AtopError) else f"{path}: {error.strerror or error}"
                 session.output.error(type(error).__name__, message)
+                session.exit_code = DONE_IN_PART
                 continue
-            worked += 1
+            taken += report.added + report.updated + report.unchanged
             counts = _counts(report)
             words = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing in it"
             session.output.result({"file": str(path), **counts}, f"{path}: {words}")
-    if worked < len(files):
-        session.exit_code = DONE_IN_PART if worked else FAILED
+    if session.exit_code == DONE_IN_PART and not taken:
+        session.exit_code = FAILED
+        if new:
+            _remove_new_store(store.path, keep_directory=there)
+
+
+def _remove_new_store(path: Path, *, keep_directory: bool) -> None:
+    """Remove a store that this command has made and put nothing into."""
+    for part in ("data", "files", "local"):
+        shutil.rmtree(path / part, ignore_errors=True)
+    if not keep_directory:
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def _import(session: Session, store: Store, path: Path, kind: Any) -> Report:
@@ -114,6 +130,8 @@ def export_command(session: Session, *, pool_name: str, target: Path | None, kin
       atop export events --format icalendar > calendar.ics
       atop --json export notes | jq .attributes.title
     """
+    from atop.pim.exporting import SUFFIXES, export_pool
+
     to_output = target is None or str(target) == "-"
     if to_output:
         if session.output.json and kind not in (None, "jsonl"):
@@ -123,7 +141,8 @@ def export_command(session: Session, *, pool_name: str, target: Path | None, kin
             raise click.UsageError(f"name a FILE, or say --format: {', '.join(EXPORT_FORMATS)}.")
         if sys.stdout.isatty():
             raise click.UsageError("the data is not for a terminal: name a FILE, or lead it elsewhere with | or >.")
-    from atop.pim.exporting import export_pool
+    elif kind is None and target is not None and target.suffix.lower() not in SUFFIXES:
+        raise click.UsageError(f"the name {target.name!r} does not say in which format: --format does.")
 
     with session.open_store() as store:
         pool = session.find_pool(store, pool_name)
