@@ -344,7 +344,7 @@ class ReplicationManager:
                     self._changed.notify_all()
             self._events.put(roles.Heard(device, message))
         elif isinstance(message, Elect):
-            self._events.put(lambda: self._elect_for(message))
+            self._events.put(lambda: self._elect_for(device, message))
         elif isinstance(message, HistoryAsked):
             self._submit(lambda: self._answer_history(link, message))
         elif isinstance(message, HistoryAnswered):
@@ -562,10 +562,13 @@ class ReplicationManager:
 
     # -- giving way
 
-    def _elect_for(self, message: Elect) -> None:
+    def _elect_for(self, device: Id, message: Elect) -> None:
         """A device is to be master: give way for it, or be it, of a later generation than the one named."""
         if message.winner == self.own.digest:
-            self._step(roles.GenerationWanted(message.generation) if self.is_master else roles.Appointed())
+            if self.is_master:
+                self._step(roles.GenerationWanted(message.generation))
+            elif device == self._roles.master:
+                self._step(roles.Appointed())
         elif self.is_master:
             self._give_way(message.winner)
 

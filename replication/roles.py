@@ -32,6 +32,9 @@ START_GRACE: Final = 2.0
 ASK_SECONDS: Final = 0.5
 """How often a device that knows of a master, and is not followed up by it, makes itself known again."""
 
+STUCK_SECONDS: Final = 3.0
+"""How long a replica may stand still behind its master, asking, before it looks for a master anew."""
+
 PATIENT_ASKS: Final = 2
 """How often a device makes itself known to a master in vain before it asks that one for a new generation."""
 
@@ -241,6 +244,8 @@ class Roles:
     _rivals: set[Id] = field(default_factory=set)  # devices that were master while this one was
     _behind_since: float | None = None
     _behind_at: int = 0
+    _stuck_at: float = 0.0
+    _waiting_since: float = 0.0
 
     def step(self, event: Event, now: float, me: Self) -> list[Action]:
         """What is to be done about an event, in this order."""
@@ -250,7 +255,7 @@ class Roles:
         actions = self._react(event, now, me)
         actions += self._consider(now, me)
         changed = before != (self.role, self.master, self.parted) or RaiseGeneration() in actions
-        if changed or isinstance(event, LinkUp):
+        if (changed or isinstance(event, LinkUp)) and Tell() not in actions:
             actions.append(Tell())
         return actions
 
@@ -280,12 +285,9 @@ class Roles:
             case Heard(device, status):
                 if device in self.peers:
                     self.peers[device] = status
-                    if status.role is self.role is Role.MASTER and now >= self._ask_at:
-                        self._ask_at = now + ASK_SECONDS
-                        return [Tell()]
             case MasterFound(device):
                 if self.role is not Role.MASTER:  # else it was found before this device became master
-                    return self._follow(device, me)
+                    return self._follow(device, now, me)
             case HistoryAnswered(device, number, same):
                 return self._judge_history(device, number, same, me)
             case InStep():
@@ -320,7 +322,9 @@ class Roles:
                 pass
         return []
 
-    def _follow(self, device: Id, me: Self) -> list[Action]:
+    def _follow(self, device: Id, now: float, me: Self) -> list[Action]:
+        if self.role is not Role.WAITING or self.master != device:
+            self._waiting_since = now
         self.role, self.master, self.parted = Role.WAITING, device, False
         self._asked = 0
         if not self.has_copy or not me.number:
@@ -340,7 +344,11 @@ class Roles:
         if self.role is not Role.REPLICA or self.master is None:
             return []
         if self._behind_since is None or self._behind_at != me.number:
-            self._behind_since, self._behind_at = now, me.number
+            self._behind_since, self._behind_at, self._stuck_at = now, me.number, now + STUCK_SECONDS
+        if now >= self._stuck_at:  # asking does not help: look for a master as if there had been none
+            self._become_replica(None)
+            self._asked, self._ask_at = PATIENT_ASKS, now
+            return []
         if dropped or now - self._behind_since >= STALL_SECONDS:
             self._behind_since = now
             return [BecomeReplica()]
@@ -363,8 +371,8 @@ class Roles:
 
     def _consider(self, now: float, me: Self) -> list[Action]:
         if self.role is Role.MASTER:
-            return self._consider_as_master(me)
-        if self.master is not None and self._has_given_up(self.master, me):
+            return self._consider_as_master(now, me)
+        if self.master is not None and self._has_given_up(self.master, now, me):
             self._become_replica(None)
         if self.master is not None:
             if self.role is Role.WAITING and self.master in self.peers and now >= self._ask_at and self.parted:
@@ -375,7 +383,7 @@ class Roles:
             return self._look_for_master(now, me)
         return []
 
-    def _consider_as_master(self, me: Self) -> list[Action]:
+    def _consider_as_master(self, now: float, me: Self) -> list[Action]:
         if not self.may_write():
             self._become_replica(None)
             return [BecomeReplica()]
@@ -397,12 +405,18 @@ class Roles:
         ):
             self._rivals |= given_way
             return [RaiseGeneration()]
+        if self._rivals and now >= self._ask_at:
+            self._ask_at = now + ASK_SECONDS
+            return [Tell()]  # until one of the two knows that it is to give way
         return []
 
-    def _has_given_up(self, device: Id, me: Self) -> bool:
+    def _has_given_up(self, device: Id, now: float, me: Self) -> bool:
         """Whether a device that was a master of this generation has said since that it is none."""
         status = self.peers.get(device)
-        return status is not None and status.role is not Role.MASTER and status.generation >= me.generation
+        if status is None or status.role is Role.MASTER:
+            return False
+        late = self.role is Role.WAITING and now >= self._waiting_since + STALL_SECONDS
+        return late or status.generation >= me.generation
 
     def _look_for_master(self, now: float, me: Self) -> list[Action]:
         known = {device: status for device, status in self.peers.items() if status is not None}
@@ -411,7 +425,7 @@ class Roles:
             if now < self._ask_at:
                 return []
             self._ask_at = now + ASK_SECONDS
-            return [*self._resume(masters, known, me), BecomeReplica()]
+            return [*self._resume(masters, known, now, me), BecomeReplica()]
         voters = [device for device, status in known.items() if status.role is not Role.WAITING]
         if not voters or len(known) < len(self.peers) or not self.has_copy or not self.may_write():
             return []
@@ -424,7 +438,7 @@ class Roles:
             votes = max(votes, self.members // 2 + 1)
         return [HoldElection(max(sites, votes), votes)]
 
-    def _resume(self, masters: list[Id], known: dict[Id, Status], me: Self) -> list[Action]:
+    def _resume(self, masters: list[Id], known: dict[Id, Status], now: float, me: Self) -> list[Action]:
         """Go on with the master that Berkeley DB has been told of before, so that it will not tell of it again."""
         # Berkeley DB takes one master of a generation, and may have taken another, or counted an election for one.
         others = [device for device in masters if device != me.found]
@@ -438,4 +452,4 @@ class Roles:
         if self._synced == (me.found, me.generation):
             self._become_replica(me.found)
             return []
-        return self._follow(me.found, me)
+        return self._follow(me.found, now, me)
