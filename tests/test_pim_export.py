@@ -183,6 +183,36 @@ def test_items_that_refer_to_each_other_do_so_again(store: Store, other: Store, 
     assert commits(other) == before
 
 
+def test_items_that_are_alike_stay_as_many(other: Store, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    items = [{"type": "atop.Item", "id": n, "attributes": {"name": "Mary"}} for n in range(1, 6)]
+    lines = [{"atop_export": 1, "pool": "x", "origin": "o"}, *items]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert counts(import_file(other, path))[:3] == (5, 0, 0)
+    assert counts(import_file(other, path))[:3] == (0, 0, 5)
+    assert len(other.pool("x")) == 5
+
+
+def test_references_are_set_some_hundreds_at_a_time(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    items = [{"type": "atop.Item", "id": n, "attributes": {"r": [{"$ref": 101 - n}] * n}} for n in range(1, 101)]
+    items[49]["attributes"] = {"r": {"$set": [[{"$ref": 1}]]}}  # a list is no member of a set
+    lines = [{"atop_export": 1, "pool": "x", "origin": "o"}, *items]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    report = import_file(store, path)
+    assert [(loss.line, loss.reason[:36]) for loss in report.incomplete] == [
+        (51, "its references cannot be stored: has")
+    ]
+    found = list(store.pool("x"))
+    assert [item.r for n, item in enumerate(found, 1) if n != 50] == [
+        [found[100 - n]] * n for n in range(1, 101) if n != 50
+    ]
+    assert commits(store) < 20
+    before = commits(store)
+    assert counts(import_file(store, path))[:3] == (0, 0, 100)
+    assert commits(store) == before
+
+
 def test_an_import_stopped_before_its_references_were_set_is_finished_by_the_next(
     store: Store, other: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,10 +171,11 @@ class _Importer:
                 intake.add(found)
             intake.flush()
         if reader.refers:
-            decoder = Decoder(intake.item_of, self._find_file)
+            decoder = Decoder(intake.reference_to, self._find_file)
             with LineFile(path) as lines:
                 for referring in read_references(lines):
                     intake.refer(referring, decoder)
+            intake.flush_references(decoder)
         intake.forget_items()
 
     def _find_file(self, info: FileInfo) -> File | None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any, Literal
 
-from atop import Item, Pool, Store
+from atop import Item, Pool, Reference, Store
 from atop.errors import (
     NoSuchItem,
     NoSuchPool,
@@ -37,10 +37,14 @@ from atop.pim.matching import Matcher, Survey
 from atop.pim.report import OnSkip, Report, Skipped
 from atop.pim.seen import Seen
 from atop.pim.typed import Decoder, encode
+from atop.values import to_stored
 
 # A transaction ends when it has so many records, or so many bytes of them: what is held in memory at a time.
 BATCH_RECORDS = 500
 BATCH_BYTES = 8 * 1024 * 1024
+
+# References remembered while those of a batch are set, so that each item is looked up once: a few megabytes of them.
+MAX_REMEMBERED = 20_000
 
 # Attributes that may hold the contents of files.
 HOLDERS = frozenset({"photo", "files", "attachments", "inline", "overrides"})
@@ -80,7 +84,9 @@ class Intake:
         self._folder = ""
         self.pool_name = ""  # of items of other classes
         self._batch: list[Record] = []
-        self._bytes = 0
+        self._referring: list[Referring] = []  # the batch of those whose references are set
+        self._references: dict[int, Reference | None] = {}  # to the items that exported ones became
+        self._bytes = 0  # of either batch
         self._pools: dict[tuple[Kind, str], Pool] = {}  # by kind of record, and name for "item"
         self._here: dict[tuple[Kind, str], Any] = {}  # the items of the batch that is being put in, by uid; or None
         self._seen = Seen()
@@ -292,7 +298,9 @@ class Intake:
             return None
         if item.type_name != record.type_name or item not in pool:
             return None
-        here = item.attributes
+        here = _Attributes(item)
+        if _origin(here.get(IMPORT_KEY)) == _origin(record.uid):
+            return None  # it was made of another item of this export, and has this id by chance
         same = all(name in here and revisions.is_same(here[name], value) for name, value in record.state.items())
         return item if same else None
 
@@ -351,50 +359,88 @@ class Intake:
         """Forget which items the exported ones became: ids mean something in one file only."""
         self._seen.forget_items()
 
-    def item_of(self, exported_id: int) -> Item | None:
-        """The item that was made of an exported one by this import."""
+    def reference_to(self, exported_id: int) -> Reference | None:
+        """A reference to the item that was made of an exported one by this import, if it is still there.
+
+        Not the item itself, which would be read from the store for each reference to it.
+        """
+        if exported_id not in self._references:
+            if len(self._references) >= MAX_REMEMBERED:
+                self._references.clear()
+            item = self._item_of(exported_id)
+            self._references[exported_id] = None if item is None else Reference(item.item_id)
+        return self._references[exported_id]
+
+    def _item_of(self, exported_id: int) -> Item | None:
         item_id = self._seen.item_id(exported_id)
-        return self._store.get(item_id) if item_id else None
+        try:
+            return self._store.get(item_id) if item_id else None
+        except NoSuchItem:  # deleted meanwhile
+            return None
 
     def refer(self, referring: Referring, decoder: Decoder) -> None:
         """Set the attributes of an item that refer to others; where one is not found, an item that was here stays.
 
         Only then is the item marked as made of its record: so an import that was stopped before it is done again.
+        They are set some hundreds at a time, the last ones by `flush_references`.
         """
-        exported_id, typed = referring.exported_id, referring.typed
-        outcome = self._seen.outcome(exported_id)
-        losses: list[str] = []
-        if outcome == "same":
-            return
+        self._referring.append(referring)
+        self._bytes += referring.size
+        if len(self._referring) >= BATCH_RECORDS or self._bytes >= BATCH_BYTES:
+            self.flush_references(decoder)
 
-        def assign() -> bool:
-            losses.clear()
-            item = self.item_of(exported_id)
-            if item is None or (item.item_id == exported_id and _refers_already(item, typed)):
-                return False
-            values, missing, lossy = decoder.decode_all(typed)
-            losses.extend(missing)
-            changes = {
-                name: value
-                for name, value in values.items()
-                if getattr(item, name, None) != value and (outcome == "added" or name not in lossy)
-            }
-            if changes or outcome in ("added", "updated"):
-                changes[_mark_of(item)] = referring.fingerprint
-            for name, value in changes.items():
-                setattr(item, name, value)
-            return bool(changes)
+    def flush_references(self, decoder: Decoder) -> None:
+        """Set the references of what has been taken so far."""
+        batch, self._referring, self._bytes = self._referring, [], 0
+        if batch:
+            self._put_references(batch, decoder)
 
+    def _put_references(self, batch: list[Referring], decoder: Decoder) -> None:
+        """One transaction; where that fails, each half of it, down to the item that is to blame."""
         try:
-            changed = self._store.transact(assign, label=f"import {PurePath(self._path).name}")
+            done = self._store.transact(self._assign_all, batch, decoder, label=f"import {PurePath(self._path).name}")
         except RECORD_ERRORS as error:
-            losses.append(f"its references cannot be stored: {error}")
-            changed = False
-        if changed and outcome == "unchanged":
-            self._report.unchanged -= 1
-            self._report.updated += 1
-        for loss in losses:
-            self._lose(referring.line, loss)
+            if len(batch) == 1:
+                self._lose(batch[0].line, f"its references cannot be stored: {error}")
+                return
+            middle = len(batch) // 2
+            self._put_references(batch[:middle], decoder)
+            self._put_references(batch[middle:], decoder)
+            return
+        for referring, (changed, losses) in zip(batch, done, strict=True):
+            if changed and self._seen.outcome(referring.exported_id) == "unchanged":
+                self._report.unchanged -= 1
+                self._report.updated += 1
+            for loss in losses:
+                self._lose(referring.line, loss)
+
+    def _assign_all(self, batch: list[Referring], decoder: Decoder) -> list[tuple[bool, list[str]]]:
+        """For each whether anything of its item is changed, and what was not found."""
+        self._references.clear()  # another commit may have deleted some
+        return [self._assign(referring, decoder) for referring in batch]
+
+    def _assign(self, referring: Referring, decoder: Decoder) -> tuple[bool, list[str]]:
+        outcome, typed = self._seen.outcome(referring.exported_id), referring.typed
+        item = self._item_of(referring.exported_id) if outcome != "same" else None
+        if item is None or (item.item_id == referring.exported_id and _refers_already(item, typed)):
+            return False, []
+        values, losses, lossy = decoder.decode_all(typed)
+        here = item._read()  # in stored form, as `values` is: the items that it refers to are not read
+        changes = {
+            name: value
+            for name, value in values.items()
+            if to_stored(here.get(name), name) != to_stored(value, name) and (outcome == "added" or name not in lossy)
+        }
+        if changes or outcome in ("added", "updated"):
+            changes[_mark_of(item)] = referring.fingerprint
+        for name, value in changes.items():
+            setattr(item, name, value)
+        return bool(changes), losses
+
+
+def _origin(key: Any) -> str:
+    """The store that an export is of, from the uid of one of its items."""
+    return key.rpartition(":")[0] if isinstance(key, str) else ""
 
 
 def _mark_of(item: Item) -> str:
@@ -409,9 +455,10 @@ def _mark(record: Record) -> bytes:
 
 def _refers_already(item: Item, typed: Mapping[str, Any]) -> bool:
     """Whether an item's attributes are what was exported, to the ids of the items that they refer to."""
+    here = item._read()
     try:
-        return all(encode(getattr(item, name)) == value for name, value in typed.items())
-    except (AttributeError, TypeError):  # an attribute that it has not got, or that has no typed form
+        return all(encode(to_stored(here[name], name)) == value for name, value in typed.items())
+    except (KeyError, TypeError):  # an attribute that it has not got, or that has no typed form
         return False
 
 

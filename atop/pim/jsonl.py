@@ -172,6 +172,7 @@ class Referring(NamedTuple):
     exported_id: int
     typed: dict[str, Any]
     fingerprint: bytes  # of the whole record
+    size: int  # bytes of its line
 
 
 def read_references(lines: Iterable[bytes | None]) -> Iterator[Referring]:
@@ -180,7 +181,7 @@ def read_references(lines: Iterable[bytes | None]) -> Iterator[Referring]:
         if line is not None and b'"$ref"' in line:
             try:
                 _, item_id, attributes = _parts(loads(decode(line)))
-                found = Referring(number, item_id, _referring(attributes), fingerprint(line.strip()))
+                found = Referring(number, item_id, _referring(attributes), fingerprint(line.strip()), len(line))
             except RECORD_ERRORS:  # reported when the items were read
                 continue
             yield found

@@ -19,7 +19,7 @@ import zoneinfo
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from atop import File, FileInfo, Item
+from atop import File, FileInfo, Item, Reference
 from atop.pim.incoming import Content
 from atop.pim.zones import known_zones
 from atop.values import UnknownValue, put_together, registered_types, take_apart
@@ -30,7 +30,7 @@ MAX_DEPTH = 120
 # Integers beyond this are written as text, since other programs read JSON's numbers as floats.
 SAFE_INTEGER = 2**53
 
-FindItem = Callable[[int], Item | None]
+FindItem = Callable[[int], Item | Reference | None]
 FindFile = Callable[[FileInfo], File | None]
 
 
@@ -90,7 +90,7 @@ def _encode_time(value: datetime.time) -> Any:
     return typed
 
 
-def describe_file(file: File | Content) -> dict[str, Any]:
+def describe_file(file: File | FileInfo | Content) -> dict[str, Any]:
     """What the typed form says of a file; its contents are elsewhere."""
     digest = file.digest() if isinstance(file, Content) else file.digest
     size = len(file.data) if isinstance(file, Content) else file.size
@@ -114,8 +114,8 @@ _WRITERS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     (uuid.UUID, lambda value: {"$uuid": str(value)}),
     (tuple, lambda value: {"$tuple": [encode(inner) for inner in value]}),
     ((set, frozenset), _encode_set),
-    (Item, lambda value: {"$ref": value.item_id}),
-    ((File, Content), lambda value: {"$file": describe_file(value)}),
+    ((Item, Reference), lambda value: {"$ref": value.item_id}),
+    ((File, FileInfo, Content), lambda value: {"$file": describe_file(value)}),
     (str, str),  # a subclass
 )
 
@@ -136,6 +136,7 @@ class Decoder:
         values: dict[str, Any] = {}
         losses: list[str] = []
         lossy: set[str] = set()
+        self._losses = []  # those of values that turned out to be none
         for name, inner in typed.items():
             values[name] = self.decode(inner)
             if self._losses:
