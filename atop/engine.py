@@ -50,6 +50,7 @@ from atop.environment import (
 )
 from atop.errors import AtopError, Conflict, StoreFull, TransactionTooLarge
 from atop.indexes import prefix_of
+from atop.pickles import scan as scan_pickle
 from atop.records import loads, pack_u64, unpack_u64
 from atop.replicated import Replication
 from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, ROOTS, WriteSet, pool_counter
@@ -188,6 +189,7 @@ class Engine(Calls):
             pair = None if rewritten else cursor.set_range(pack_u64(number + 1))
             while pair is not None:
                 key, record = pair
+                scan_pickle(record, CHAIN_SIZE + 8)
                 _, when, _, changes = loads(record[CHAIN_SIZE + 8 :])
                 changed += [change[1] for change in changes]
                 self.last_time = max(self.last_time, when)

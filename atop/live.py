@@ -153,14 +153,14 @@ class LiveItems:
         record = engine.get_item(pack_u64(item._id))
         if record is None:
             raise NoSuchItem(item._id)
-        state = item._adapt(decode(record))
+        state = item._adapt(_decoded(item._id, record))
         self._keep_states([(item, state)], sequence)
         return state
 
     def read_state(self, item_id: int) -> State | None:
         """The committed state of an item as its record has it, or None."""
         record = self._engine.get_item(pack_u64(item_id))
-        return decode(record) if record is not None else None
+        return _decoded(item_id, record) if record is not None else None
 
     def items_at(
         self, keys: list[bytes], pool_id: int, definition: IndexDefinition | None, sequence: int
@@ -265,6 +265,14 @@ class LiveItems:
             for item, state in states:
                 set_state(item, state)
                 set_views(item, None)
+
+
+def _decoded(item_id: int, record: bytes) -> State:
+    """The state in a record. Raises `UnsafePickle`, naming the item."""
+    try:
+        return decode(record)
+    except UnsafePickle as error:
+        raise UnsafePickle(f"item {item_id}: {error}") from error
 
 
 def _has_entry(

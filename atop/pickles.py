@@ -4,7 +4,8 @@ The unpickler can be made to take much memory, or to overflow the stack, by a fe
 does neither: it uses just the instructions that Python writes for stored values, keeps what it makes in the order in
 which it makes it, and nests tuples no deeper than values may be.
 
-The pickles of a store's own database are loaded without this, which takes as long as loading. `Store.verify` scans.
+The pickles of a store's own database are loaded without this, which takes many times as long as loading. What another
+device has sent is scanned, and `Store.verify` scans all there is.
 """
 
 from __future__ import annotations

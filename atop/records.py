@@ -8,7 +8,9 @@ else, whoever wrote the bytes: a pickle that names any other class or function r
 it names is imported, called or changed. Damaged bytes raise `UnsafePickle` too, never an exception of pickle's own.
 What comes out is a tree of stored values, no deeper and no larger than the bytes account for, so that it can be walked.
 
-What it does not promise is that loading hostile bytes takes little memory: `pickles.scan` says beforehand.
+What it does not promise is that loading hostile bytes takes little memory: a few of them can ask for gigabytes, and
+what tells so beforehand, `pickles.scan`, takes many times as long as loading. Commits that come from another device
+are scanned before they are loaded or written; what is in the store's own files is scanned by `Store.verify` alone.
 """
 
 from __future__ import annotations
@@ -306,12 +308,18 @@ def decode(record: bytes) -> State:
         type(attributes) is not dict
         or type(type_name) is not str
         or type(schema) is not int
+        or schema < 1
         or type(pools) is not tuple
     ):
         raise UnsafePickle("an item record does not have the shape of one: it is damaged, or not Atop's")
+    for pool_id in pools:
+        if type(pool_id) is not int or not 0 < pool_id < 1 << 63:
+            raise UnsafePickle("an item record names a pool by something other than an id")
     for name, value in attributes.items():
         kind = type(value)
-        if kind not in ATOMS:
+        if kind not in ATOMS or type(name) is not str:
+            if type(name) is not str:
+                raise UnsafePickle(f"an item record has an attribute whose name is a {type(name).__name__}, not text")
             if kind in _FLAT:
                 if not value or _are_atoms(map(type, value)):
                     continue

@@ -24,6 +24,7 @@ from atop.errors import (
     UnsafePickle,
 )
 from atop.indexes import ID_SIZE, PREFIX_SIZE
+from atop.pickles import scan
 from atop.records import loads
 from atop.writeset import (
     CATALOG,
@@ -146,10 +147,21 @@ def _check_items(operations: Iterable[Operation]) -> None:
     for key, value in operations:
         if len(key) != ID_SIZE or not (value is None or len(value) > ID_SIZE):
             raise MessageRefused("a commit has an item of the wrong form")
+        if value is not None:
+            _scan(value, ID_SIZE)
+
+
+def _scan(data: bytes, start: int) -> None:
+    """Refuse a pickle that might take much memory to load: here, or wherever the record is read."""
+    try:
+        scan(data, start)
+    except UnsafePickle:
+        raise MessageRefused("a commit has a record that is not of stored values alone") from None
 
 
 def _check_body(commit: Commit) -> None:
     """The journal's part: `(commit id, time, label, changes)`, each change a tuple of kind, item id and more."""
+    _scan(commit.body, 0)
     try:
         journalled = loads(commit.body)
     except AtopError:

@@ -7,10 +7,12 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from atop import Item, NoSuchItem, NoSuchStore, Store, StoreDamaged, StoreError, restore
+from atop import Item, NoSuchItem, NoSuchStore, Store, StoreDamaged, StoreError, UnsafePickle, restore
+from atop.records import dumps
 
 
 def in_thread(function: Callable[[], object]) -> None:
@@ -231,3 +233,29 @@ def test_a_store_without_its_catalog_is_damaged_and_stays_as_it_is(open_store) -
     with pytest.raises(StoreDamaged, match=r"catalog\.db is missing"):
         Store(path)
     assert {found.name: found.stat().st_mtime_ns for found in path.rglob("*")} == before
+
+
+# -- records that no store writes
+
+
+MISSHAPEN: dict[str, tuple[Any, ...]] = {
+    "a name that is no text": ("atop.Item", 1, {5: 6}, ()),
+    "a name that is no text, of a container": ("atop.Item", 1, {"a": 1, 5: [6]}, ()),
+    "a pool that is no id": ("atop.Item", 1, {}, ("people",)),
+    "a pool of number 0": ("atop.Item", 1, {}, (0,)),
+    "a pool past all ids": ("atop.Item", 1, {}, (1, 1 << 63)),
+    "a schema that is no number": ("atop.Item", "1", {}, ()),
+    "a schema before the first": ("atop.Item", -(10**12), {}, ()),
+    "a class that is no text": (5, 1, {}, ()),
+}
+
+
+@pytest.mark.parametrize("fields", MISSHAPEN.values(), ids=MISSHAPEN)
+def test_a_record_of_another_shape_is_refused_and_its_item_named(fields: tuple[Any, ...], open_store) -> None:
+    item_id = Item(open_store()).item_id
+    write_past_the_store(open_store(), "items", item_id.to_bytes(8), (1).to_bytes(8) + dumps(fields))
+    store = open_store()
+    for read in (store.get, store._objects.read_state, lambda item_id: list(store.items())):
+        with pytest.raises(UnsafePickle, match=f"item {item_id}: "):
+            read(item_id)
+    assert [problem for problem in store.verify().problems if problem.startswith(f"item {item_id}: ")]
