@@ -541,3 +541,71 @@ def test_a_header_field_from_outside_cannot_become_two(store: Store, other: Stor
 def test_a_flag_that_no_mailbox_has_is_named(store: Store, tmp_path: Path) -> None:
     open_pool(store, "message").add(Message(store, subject="x", flags=["seen", "mine"]))
     assert "mine" in export_pool(store, "messages", tmp_path / "a.mbox").left_out[0][1]
+
+
+# ------------------------------------------------------------------------------------ contacts changed here
+
+
+def exported(store: Store, tmp_path: Path, kind: Any = "vcard") -> list[str]:
+    report = export_pool(store, "contacts", tmp_path / "a.vcf", kind)
+    assert report.left_out == []
+    return (tmp_path / "a.vcf").read_text().splitlines()
+
+
+CARD = "N:Lovelace;Ada;;;\nFN:The Countess\nEMAIL;TYPE=home:a@b\nEMAIL;TYPE=work:c@d\nTEL:1\n"
+
+
+@pytest.fixture
+def ada(store: Store, tmp_path: Path) -> Any:
+    """A contact that was imported."""
+    (tmp_path / "in.vcf").write_text(f"BEGIN:VCARD\nVERSION:3.0\nUID:1\n{CARD}END:VCARD\n")
+    import_file(store, tmp_path / "in.vcf")
+    return next(iter(store.pool("contacts")))
+
+
+def test_entries_without_some_of_their_keys_are_written(store: Store, tmp_path: Path) -> None:
+    entry = {"value": "x@y.z"}
+    contact = Contact(store, name="Ada", emails=[entry], phones=[{}], urls=[entry], addresses=[{"city": "Rome"}])
+    open_pool(store, "contact").add(contact)
+    assert "EMAIL:x@y.z" in exported(store, tmp_path)
+
+
+def test_an_item_that_cannot_be_written_is_named_with_its_attribute(store: Store, tmp_path: Path) -> None:
+    with store.transaction():
+        for values in ({"name": "Ada", "emails": ["a@b"]}, {"name": "Charles", "note": 5}, {"name": "Luigi"}):
+            open_pool(store, "contact").add(Contact(store, **values))
+    reasons = [reason for _, reason in export_pool(store, "contacts", tmp_path / "a.vcf").left_out]
+    assert reasons == [
+        "('Ada') cannot be written: its emails has an entry that is a str, not a dict",
+        "('Charles') cannot be written: its note is a int, not a str",
+    ]
+
+
+def test_what_one_sees_changed_replaces_what_it_was(store: Store, tmp_path: Path, ada: Any) -> None:
+    ada.email, ada.phone, ada.name = "new@b", "999", "Ada Augusta King"
+    lines = exported(store, tmp_path)
+    assert [line for line in lines if line.startswith(("EMAIL", "TEL", "N:", "FN"))] == [
+        "FN:Ada Augusta King",
+        "N:King;Ada Augusta;;;",
+        "EMAIL;TYPE=home:new@b",
+        "EMAIL;TYPE=work:c@d",
+        "TEL:999",
+    ]
+
+
+def test_another_of_the_addresses_made_the_first_loses_none(store: Store, tmp_path: Path, ada: Any) -> None:
+    ada.email = "c@d"
+    lines = exported(store, tmp_path)
+    assert [line for line in lines if line.startswith("EMAIL")] == ["EMAIL;TYPE=work:c@d", "EMAIL;TYPE=home:a@b"]
+
+
+def test_a_changed_list_wins_over_the_attribute_beside_it(store: Store, tmp_path: Path, ada: Any) -> None:
+    ada.emails = [{"value": "list@b"}]
+    assert "EMAIL:list@b" in exported(store, tmp_path)
+
+
+def test_a_name_that_came_so_and_a_changed_part_stay(store: Store, tmp_path: Path, ada: Any) -> None:
+    assert {"FN:The Countess", "N:Lovelace;Ada;;;"} <= set(exported(store, tmp_path))
+    ada.name = "Ada"
+    ada.family = "King"
+    assert {"FN:Ada", "N:King;Ada;;;"} <= set(exported(store, tmp_path))

@@ -136,7 +136,7 @@ def test_apple_birthdays_without_a_year_are_not_in_1604() -> None:
     [
         ("18151210", datetime.date(1815, 12, 10), ""),
         ("1815-12-10T00:00:00Z", datetime.date(1815, 12, 10), ""),
-        ("--1210", None, "--1210"),
+        ("--1210", None, "--12-10"),
         ("1815", None, "1815"),
         ("1815-02-30", None, "1815-02-30"),
         ("circa 1800", None, "circa 1800"),
@@ -399,12 +399,12 @@ def test_lines_are_folded_at_75_octets_and_within_no_character(state: dict[str, 
         line.decode()
 
 
-def test_an_attribute_set_alone_is_written_as_the_first_of_its_list() -> None:
+def test_an_attribute_set_alone_replaces_the_first_of_its_list() -> None:
     state = {**blank(), "name": "Ada", "email": "new@example.org", "city": "London"}
     state["emails"] = [{"value": "old@example.org", "kinds": ["home"]}]
     (found,) = read(write_card(state))
     assert isinstance(found, Record)
-    assert [entry["value"] for entry in found.state["emails"]] == ["new@example.org", "old@example.org"]
+    assert found.state["emails"] == [{"value": "new@example.org", "kinds": ["home"]}]
     assert found.state["addresses"] == [{"city": "London", "kinds": []}]
 
 
@@ -430,3 +430,42 @@ def test_names_and_values_from_data_cannot_begin_a_line_of_their_own() -> None:
     octets = write_card(state)
     assert octets.count(b"\r\nEND:VCARD") == 1
     assert b"\nX:2" not in octets
+
+
+@pytest.mark.parametrize("text", ["BDAY:--0517", "BDAY:--05-17", "BDAY;X-APPLE-OMIT-YEAR=1604:1604-05-17"])
+def test_a_birthday_without_a_year_has_one_form_here_and_its_own_in_each_version(text: str) -> None:
+    state = card("FN:Ada", text)
+    assert (state["birthday"], state["birthday_text"]) == (None, "--05-17")
+    assert b"BDAY:--0517\r\n" in write_card(state, "4.0")
+    assert b"BDAY;X-APPLE-OMIT-YEAR=1604:1604-05-17\r\n" in write_card(state, "3.0")
+
+
+@pytest.mark.parametrize("version", ["3.0", "4.0"])
+def test_labels_of_apple_stay_with_what_they_label(version: Version) -> None:
+    lines = [
+        "item1.X-ABRELATEDNAMES;type=pref:Charles",
+        "item1.X-ABLabel:_$!<Friend>!$_",
+        "item2.X-ABDATE:2001-02-03",
+        "item2.X-ABLabel:First program",
+        "item3.URL:https://example.org/",
+        "item3.X-ABLabel:_$!<HomePage>!$_",
+        "item4.EMAIL:a@b",
+        "item4.X-ABLabel:_$!<Nonesuch>!$_",
+    ]
+    state = card("FN:Ada", *lines)
+    assert [(entry["name"], entry["label"]) for entry in state["properties"]] == [
+        ("X-ABRELATEDNAMES", "Friend"),
+        ("X-ABDATE", "First program"),
+    ]
+    assert (state["urls"][0]["label"], state["emails"][0]["label"]) == ("HomePage", "_$!<Nonesuch>!$_")
+    written = write_card(state, version)
+    for label in (b"_$!<Friend>!$_", b"First program", b"_$!<HomePage>!$_", b"_$!<Nonesuch>!$_"):
+        assert b".X-ABLabel:" + label + b"\r\n" in written
+    (back,) = read(written)
+    assert isinstance(back, Record)
+    assert back.state == state
+
+
+def test_a_date_that_apple_labels_anniversary_is_one() -> None:
+    state = card("FN:Ada", "item1.X-ABDATE;type=pref:1835-07-08", "item1.X-ABLabel:_$!<Anniversary>!$_")
+    assert (state["anniversary"], state["properties"]) == (datetime.date(1835, 7, 8), [])

@@ -37,6 +37,7 @@ from atop.pim.message import FLAGS
 from atop.pim.report import MAX_NAMED, Progress
 from atop.pim.rows import MAX_COLUMNS
 from atop.pim.typed import dumps
+from atop.pim.vcard import NAME_PARTS, display_name
 from atop.pim.vcard_out import write_card
 
 ExportFormat = Literal["vcard", "vcard3", "icalendar", "mbox", "csv", "jsonl"]
@@ -56,6 +57,11 @@ SUFFIXES: dict[str, ExportFormat] = {
 # items of other classes.
 OWN_BOOKKEEPING = frozenset({"fingerprint"})
 BOOKKEEPING = frozenset({IMPORT_KEY, IMPORT_MARK})
+
+# Attributes that hold dicts, as `items` describes them.
+ENTRY_LISTS = frozenset(
+    {"emails", "phones", "addresses", "urls", "ims", "files", "properties", "overrides", "attendees", "alarms"}
+)
 
 # Digests remembered so that contents shared by items are written once; past it, some are written again.
 MAX_REMEMBERED_FILES = 100_000
@@ -164,6 +170,53 @@ def attributes_of(item: Item) -> dict[str, Any]:
     return {name: value for name, value in item.attributes.items() if name not in skipped}
 
 
+def _called(item: Item) -> str:
+    """What a person would call an item, to begin a report with."""
+    names = (getattr(item, name, "") for name in ("name", "summary", "title", "subject"))
+    return next((f"({name[:60]!r}) " for name in names if isinstance(name, str) and name), "")
+
+
+def _wrong_attribute(item: Item) -> str:
+    """Which attribute of an item is of another type than its class says; empty if none is."""
+    for name, default in type(item)._defaults.items():
+        value = getattr(item, name)
+        if type(default) in (str, bool, int, list, dict) and not isinstance(value, type(default)):
+            return f"its {name} is a {type(value).__name__}, not a {type(default).__name__}"
+        if name in ENTRY_LISTS and (wrong := [entry for entry in value if not isinstance(entry, dict)]):
+            return f"its {name} has an entry that is a {type(wrong[0]).__name__}, not a dict"
+    return ""
+
+
+def settled(item: Item, state: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of a contact, where two of them that say the same were not changed together: the later one holds.
+
+    The first of a list and the attribute beside it, and the whole name and its parts.
+    """
+    for attribute, entries, key in (
+        ("email", "emails", "value"),
+        ("phone", "phones", "value"),
+        ("city", "addresses", "city"),
+    ):
+        first = state[entries][0].get(key, "") if state[entries] else ""
+        if first != state[attribute] and first and _is_later(item, entries, {attribute}):
+            state[attribute] = first
+    parts = set(NAME_PARTS)
+    if any(state[part] for part in parts) and display_name(state) != state["name"] and _is_later(item, "name", parts):
+        given, _, family = state["name"].strip().rpartition(" ")
+        state |= {**dict.fromkeys(parts, ""), "given": given or family, "family": family if given else ""}
+    return state
+
+
+def _is_later(item: Item, name: str, others: set[str]) -> bool:
+    """Whether an attribute was changed, and none of the others then or since, as far as the history tells."""
+    for revision in item.history():
+        if not others.isdisjoint(revision.changed):
+            return False
+        if name in revision.changed:
+            return True
+    return False
+
+
 class _Writer:
     """Writes the items of a pool in one format."""
 
@@ -182,7 +235,9 @@ class _Writer:
             try:
                 self.report.written += self.item(item, stream)
             except RECORD_ERRORS as error:  # an attribute of another type than its class says
-                self.report.leave_out(item, f"cannot be written: {reason_of(error)}")
+                self.report.leave_out(
+                    item, f"{_called(item)}cannot be written: {_wrong_attribute(item) or reason_of(error)}"
+                )
         if not self.report.written and self.report.left_out:
             raise UnknownFormat(f"no item of {self._pool.name!r} can be written: each {self.report.left_out[0][1]}")
         self.finish(stream)
@@ -228,7 +283,7 @@ class _VCards(_Writer):
         if not isinstance(item, Contact):
             self.report.leave_out(item, f"is a {item.type_name}, and a vCard is of a contact")
             return False
-        state = attributes_of(item)
+        state = settled(item, attributes_of(item))
         for name in ("photo", "files"):
             state[name] = self._available(item, name, state[name])
         stream.write(write_card(state, self.version))

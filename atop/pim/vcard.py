@@ -36,6 +36,14 @@ TEXTS = {"FN": "name", "NICKNAME": "nickname", "TITLE": "title", "ROLE": "role"}
 # Attributes that hold a list of entries with kinds, and their properties.
 ENTRIES = {"EMAIL": "emails", "TEL": "phones", "URL": "urls", "IMPP": "ims"}
 
+# Labels that Apple translates, and marks for that: what they stand for is kept, and they are marked again on writing.
+APPLE_LABELS = frozenset(
+    {"Home", "HomeFAX", "HomePage", "Main", "Mobile", "Other", "OtherFAX", "Pager", "School", "Work", "WorkFAX"}
+    | {"Anniversary", "Assistant", "Brother", "Child", "Daughter", "Father", "Friend", "Manager", "Mother", "Parent"}
+    | {"Partner", "Sister", "Son", "Spouse"}
+)
+
+_YEARLESS = re.compile(r"--(\d\d)-?(\d\d)\Z", re.ASCII)
 _APPLE_LABEL = re.compile(r"_\$!<(.*)>!\$_\Z", re.DOTALL)
 _NOT_CONTENT = re.compile(rb"^(?:VERSION|PRODID|REV)[;:].*$", re.IGNORECASE | re.MULTILINE)
 
@@ -134,7 +142,7 @@ class _Card:
             if line.name == "X-ABLABEL" and line.group not in self._labels:
                 text = unescape(line.value)
                 match = _APPLE_LABEL.match(text)
-                self._labels[line.group] = match[1] if match else text
+                self._labels[line.group] = match[1] if match and match[1] in APPLE_LABELS else text
             else:
                 members[line.group] = members.get(line.group, 0) + 1
         self._kept_groups = frozenset(group for group, count in members.items() if count > 1)
@@ -216,7 +224,8 @@ class _Card:
         elif day is not None:
             self.state["birthday"] = day
         else:
-            self.state["birthday_text"] = text
+            yearless = _YEARLESS.match(text)
+            self.state["birthday_text"] = f"--{yearless[1]}-{yearless[2]}" if yearless else text
         return True
 
     def _anniversary(self, line: ContentLine) -> bool:
@@ -288,6 +297,11 @@ class _Card:
     def _member(self, line: ContentLine) -> None:
         self.state["members"].append(unescape(line.value))
 
+    def _labelled_date(self, line: ContentLine) -> None:
+        is_plain = self._labels.get(line.group) == "Anniversary" and line.group not in self._kept_groups
+        if not (is_plain and "X-APPLE-OMIT-YEAR" not in line.parameters and self._anniversary(line)):
+            self._keep(line)
+
     def _add_other(self, line: ContentLine) -> None:
         content = read_content(line, "")
         if content is None:
@@ -305,7 +319,9 @@ class _Card:
         parameters = {name: v for name, v in line.parameters.items() if name != "CHARSET"}
         if parameters:
             kept["parameters"] = parameters
-        if line.group:
+        if line.group in self._labels and line.group not in self._kept_groups:
+            kept["label"] = self._labels[line.group]
+        elif line.group:
             kept["group"] = line.group
         self.state["properties"].append(kept)
 
@@ -356,6 +372,7 @@ _MANY: dict[str, Callable[[_Card, ContentLine], None]] = {
     "NOTE": _Card._note,
     "CATEGORIES": _Card._categories,
     "MEMBER": _Card._member,
+    "X-ABDATE": _Card._labelled_date,
     "X-ADDRESSBOOKSERVER-MEMBER": _Card._member,
 }
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from atop.pim.contentline import Parameters, escape, fold, format_line
 from atop.pim.incoming import Readable
 from atop.pim.times import format_date, format_utc
-from atop.pim.vcard import ADDRESS_PARTS, ENTRIES, NAME_PARTS, TEXTS, display_name, is_yearless
+from atop.pim.vcard import ADDRESS_PARTS, APPLE_LABELS, ENTRIES, NAME_PARTS, TEXTS, display_name, is_yearless
 
 Version = Literal["4.0", "3.0"]
 
@@ -94,11 +94,9 @@ class _Writer:
         for name, attribute in ENTRIES.items():
             entries = list(self._state[attribute])
             first = self._state.get({"emails": "email", "phones": "phone"}.get(attribute, ""), "")
-            if first and all(entry["value"] != first for entry in entries):
-                entries.insert(0, {"value": first, "kinds": []})
-            for entry in entries:
-                is_uri = attribute in ("urls", "ims")
-                value = entry["value"].replace("\\", "\\\\") if is_uri else escape(entry["value"])
+            for entry in with_first(entries, first):
+                value = entry.get("value") or ""
+                value = value.replace("\\", "\\\\") if attribute in ("urls", "ims") else escape(value)
                 yield from self._entry(name, value, entry)
 
     def _addresses(self) -> Iterator[str]:
@@ -112,7 +110,7 @@ class _Writer:
             yield from self._entry("ADR", ";".join(escape(entry.get(part, "")) for part in ADDRESS_PARTS), entry)
 
     def _entry(self, name: str, value: str, entry: Mapping[str, Any]) -> Iterator[str]:
-        kinds = list(entry["kinds"])
+        kinds = list(entry.get("kinds") or ())
         parameters: Parameters = {}
         preferred = entry.get("preferred")
         if preferred is not None and (self._version == "4.0" or preferred != 1):
@@ -124,20 +122,27 @@ class _Writer:
         parameters.update(entry.get("parameters", {}))
         if entry.get("formatted"):
             parameters["LABEL"] = [entry["formatted"]]
+        yield from self._labelled(name, value, parameters, entry)
+
+    def _labelled(self, name: str, value: str, parameters: Parameters, entry: Mapping[str, Any]) -> Iterator[str]:
+        """A property with its group, and with its label as Apple writes it."""
         group, label = entry.get("group", ""), entry.get("label", "")
         if label and not group:
             group = next(self._groups)
         yield format_line(name, value, parameters, group)
         if label:
-            yield format_line("X-ABLabel", escape(label), {}, group)
+            yield format_line("X-ABLabel", escape(f"_$!<{label}>!$_" if label in APPLE_LABELS else label), {}, group)
 
     def _days(self) -> Iterator[str]:
         birthday, text = self._state["birthday"], self._state["birthday_text"]
         if birthday is not None:
             yield self._line("BDAY", birthday.isoformat() if self._version == "3.0" else format_date(birthday))
+        elif is_yearless(text) and self._version == "4.0":
+            yield self._line("BDAY", f"--{text[2:4]}{text[5:7]}")
+        elif is_yearless(text):  # as Apple says it, in a leap year
+            yield self._line("BDAY", f"1604{text[1:]}", {"X-APPLE-OMIT-YEAR": ["1604"]})
         elif text:
-            as_text = self._version == "4.0" and not is_yearless(text)
-            yield self._text("BDAY", text, {"VALUE": ["text"]} if as_text else None)
+            yield self._text("BDAY", text, {"VALUE": ["text"]} if self._version == "4.0" else None)
         if self._state["anniversary"] is not None:
             yield self._line(self._own_name("ANNIVERSARY"), format_date(self._state["anniversary"]))
 
@@ -170,7 +175,20 @@ class _Writer:
     def _others(self) -> Iterator[str]:
         for entry in self._state["properties"]:
             parameters = dict(entry.get("parameters", {}))
-            yield format_line(entry["name"], entry["value"], parameters, entry.get("group", ""))
+            yield from self._labelled(entry["name"], entry.get("value", ""), parameters, entry)
+
+
+def with_first(entries: list[dict[str, Any]], first: str) -> list[dict[str, Any]]:
+    """The entries of which `first` is the value of the first one: another one that has it comes to the front, else the
+    first one gets it."""
+    if not first or (entries and entries[0].get("value") == first):
+        return entries
+    if not entries:
+        return [{"value": first}]
+    place = next((i for i, entry in enumerate(entries) if entry.get("value") == first), 0)
+    rank = {"preferred": entries[0]["preferred"]} if "preferred" in entries[0] else {}
+    found = {name: value for name, value in entries[place].items() if name != "preferred"} | rank
+    return [{**found, "value": first}, *(entry for i, entry in enumerate(entries) if i != place)]
 
 
 def _is_plain_media_type(text: str) -> bool:
