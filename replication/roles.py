@@ -286,6 +286,7 @@ class Roles:
                 if device in self.peers:
                     self.peers[device] = status
             case MasterFound(device):
+                self._synced = None  # Berkeley DB waits for `Sync` again, whoever it is
                 if self.role is not Role.MASTER:  # else it was found before this device became master
                     return self._follow(device, now, me)
             case HistoryAnswered(device, number, same):
@@ -361,7 +362,7 @@ class Roles:
         self._behind_since = None
 
     def _become_master(self) -> list[Action]:
-        self.role, self.master, self.parted = Role.MASTER, self.own, False
+        self.role, self.master, self.parted, self._synced = Role.MASTER, self.own, False, None
         for device, status in self.peers.items():
             if status is not None and status.role is Role.MASTER:
                 self.peers[device] = None  # it was before; if it is still, it will say so again when it hears of us
@@ -444,9 +445,10 @@ class Roles:
         others = [device for device in masters if device != me.found]
         taken = me.found is not None and any(known[device].generation == me.generation for device in others)
         self._asked += 1
-        if others and (taken or self._asked > PATIENT_ASKS):
+        stubborn = self._asked > PATIENT_ASKS
+        if stubborn or (others and taken):
             self._asked = 0
-            return [AskForGeneration(others[0])]
+            return [AskForGeneration((others or masters)[0])]
         if me.found is None or me.found not in masters or known[me.found].generation != me.generation:
             return []
         if self._synced == (me.found, me.generation):
