@@ -176,6 +176,13 @@ def test_the_history_of_an_item_that_was_brought_back_goes_on_before_its_deletio
     assert revisions[1].changed["name"] == ("Eve", None)
 
 
+def test_undoing_an_undo_again_and_again_makes_no_label_that_grows_without_end(store: Store) -> None:
+    Person(store, name="Ada")
+    for _ in range(200):
+        store.undo(last(store))
+    assert len(last(store).label) <= 1_000
+
+
 # -- undo among later commits
 
 
