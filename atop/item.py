@@ -23,7 +23,7 @@ from atop.containers import TRACKED, Root, present
 from atop.errors import Conflict, NoSuchItem, ReadOnlyItem, UnstorableValue, UpgradeFailed
 from atop.records import State
 from atop.transaction import CURRENT, Transaction, current
-from atop.values import ATOMS, FileInfo, Reference, live_converters, to_stored, walk
+from atop.values import ATOMS, FileInfo, Reference, live_converters, plain_text, to_stored, walk
 
 if TYPE_CHECKING:
     from atop.journal import Revision
@@ -168,7 +168,7 @@ class ItemMeta(type):
         own_upgrades = {f._upgrade_from: f for f in namespace.values() if hasattr(f, "_upgrade_from")}
         cls._upgrades = {**inherited_upgrades, **own_upgrades}
         cls._schema = version
-        cls._type_name = type_name or f"{cls.__module__}.{cls.__qualname__}"
+        cls._type_name = plain_text(type_name) or f"{cls.__module__}.{cls.__qualname__}"
         cls._setters = {}
         _classes[cls._type_name] = cls  # type: ignore[assignment]  # every class made here is an Item class
         return cls
@@ -251,6 +251,8 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
             )
         fields = cls._fields
         later: dict[str, Any] = {}
+        if set(map(type, attributes)) != _PLAIN_NAMES:
+            attributes = {plain_text(name): value for name, value in attributes.items()}
         for name, value in attributes.items():
             if type(value) not in ATOMS:
                 attributes[name] = to_stored(value, f"{cls.__name__}.{name}", store)
@@ -378,6 +380,8 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
             return value if type(value) in ATOMS else self._present(name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if type(name) is not str:
+            name = plain_text(name)
         if not (type(self)._setters.get(name) or self._stores(name)):
             object.__setattr__(self, name, value)
             return
@@ -389,6 +393,7 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
             self._store._run(lambda t: t.assign(self, name, stored), f"set {name} of {self._label()}")
 
     def __delattr__(self, name: str) -> None:
+        name = plain_text(name)
         if not self._stores(name):
             object.__delattr__(self, name)
             return
@@ -409,6 +414,8 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
                 )
             if name in _RESERVED:
                 raise AttributeError(f"{name!r} of an item cannot be assigned")
+            if stores and any("\ud800" <= character <= "\udfff" for character in name):
+                raise UnstorableValue(f"{name!r} cannot be an attribute: it is no text that can be written as UTF-8")
             cls._setters[sys.intern(name)] = stores
         return stores
 
@@ -578,6 +585,7 @@ def set_slots(item: Item, store: Store, item_id: int) -> None:
     set_views(item, None)
 
 
+_PLAIN_NAMES = {str}
 _CONTAINERS = frozenset({list, dict, set, tuple, frozenset})
 _RESERVED: frozenset[str] = frozenset()
 _RESERVED = frozenset(n for n in vars(Item) if not n.startswith("_"))

@@ -24,7 +24,7 @@ from atop.item import Item
 from atop.keys import encode, encode_prefix, encode_tuple, successor
 from atop.records import pack_u64, unpack_u64
 from atop.transaction import Transaction, active, current
-from atop.values import order_value
+from atop.values import order_value, plain_text
 from atop.writeset import INDEX, pool_counter
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]  # (done, of how many)
 
+# How many indexes a pool can have had: entries hold the number in two bytes, and none is used twice.
+MAX_INDEX_NUMBER = (1 << 16) - 1
 # The most members of a pool that one transaction indexes, or takes out when it deletes the pool.
 MAX_AT_ONCE = 10_000
 # Index entries read at once, at first and at most: a query that is not read to its end should not read far ahead.
@@ -196,7 +198,7 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
 
     def add_index(
         self,
-        name: str | tuple[str, ...],
+        name: str | tuple[str, ...] | Index,
         attributes: str | tuple[str, ...] | None = None,
         nocase: bool = False,
         words: bool = False,
@@ -212,12 +214,15 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
             NoTransaction: the pool is large, and a transaction is under way.
             UnstorableValue: an item has a value that cannot be ordered; the pool is as before.
         """
-        if isinstance(name, tuple):
+        if isinstance(name, Index):
+            name, attributes, nocase, words = name.name, name.attributes, name.nocase, name.words
+        elif isinstance(name, tuple):
             attributes = attributes or name
-            name = index_name(name)
+        name = index_name(name)
         chosen = (attributes,) if isinstance(attributes, str) else tuple(attributes or (name,))
         if not name or not all(isinstance(a, str) and a for a in chosen):
             raise ValueError("an index needs a name and the names of attributes")
+        chosen = tuple(map(plain_text, chosen))
         with_transaction = current(self._store) is not None
         definition = self._store._run(
             lambda t: self._define(t, name, chosen, nocase, words, with_transaction),
@@ -256,6 +261,10 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
                 f"where it is built in batches (a transaction indexes {MAX_AT_ONCE:,} at most)"
             )
         number = self._read()["next_number"]
+        if number > MAX_INDEX_NUMBER:
+            raise ValueError(
+                f"{self._called()} has had {MAX_INDEX_NUMBER:,} indexes, which is all it can have: make another pool"
+            )
         definition = IndexDefinition(number, chosen, nocase, words, READY if at_once else BUILDING)
         attributes = transaction.write(self)
         attributes["next_number"] = number + 1
@@ -625,7 +634,7 @@ def pool_key(name: str) -> str:
 
 def index_name(name: str | tuple[str, ...]) -> str:
     """The name of an index; one that is given by its attributes is named after them."""
-    return name if isinstance(name, str) else ",".join(name)
+    return plain_text(name) if isinstance(name, str) else ",".join(name)
 
 
 def index_specs(indexes: Iterable[str | tuple[str, ...] | Index]) -> list[Index]:

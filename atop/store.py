@@ -42,6 +42,7 @@ from atop.errors import (
     NoTransaction,
     StoreDamaged,
     StoreError,
+    UpgradeFailed,
 )
 from atop.files import File, FileArea
 from atop.ids import COUNTER_BITS, NumberAllocator
@@ -56,7 +57,7 @@ from atop.records import dumps, pack_u64, unpack_u64
 from atop.replicated import Replication
 from atop.transaction import CURRENT, Transaction, active, current
 from atop.undo import undo
-from atop.values import FileInfo
+from atop.values import FileInfo, plain_text
 from atop.verify import VerifyReport, verify
 from atop.watching import Watch, Watchers
 from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, ROOTS, RULES, Builder, WriteSet
@@ -90,6 +91,8 @@ class _Scope:
     __slots__ = ("__weakref__", "_inner", "_label", "_store", "_transaction")
 
     def __init__(self, store: Store, label: str) -> None:
+        if not isinstance(label, str):
+            raise TypeError(f"the label of a transaction is text, not {label!r}")
         self._store = store
         self._label = label
         self._inner: Any = None
@@ -409,7 +412,8 @@ class Store(ClassicStore):
     def _now(self) -> int:
         """The hybrid clock, in microseconds: the wall clock, but never behind what it has shown or seen."""
         with self._clock_lock:
-            self._time = max(time.time_ns() // 1000, self._time + 1, self._engine.last_time + 1)
+            now = max(time.time_ns() // 1000, self._time + 1, self._engine.last_time + 1)
+            self._time = min(now, journal.LATEST)
             return self._time
 
     # -- items
@@ -438,24 +442,38 @@ class Store(ClassicStore):
             start = keys[-1] + b"\0"
 
     def upgrade_all(self, progress: Callable[[int, int], None] | None = None) -> int:
-        """Write back every item whose class is imported and newer than its record; returns how many there were."""
+        """Write back every item whose class is imported and newer than its record; returns how many there were.
+
+        Raises:
+            UpgradeFailed: of the first item whose upgrade failed; all others were written back.
+        """
         upgraded = done = 0
+        failed: list[UpgradeFailed] = []
         start = b""
         while keys := self._engine.keys(ITEMS, start, b"\xff" * 8, 500):
 
-            def batch(keys: list[bytes] = keys) -> int:
-                count = 0
-                for item in filter(None, (self._objects.find(unpack_u64(key)[0]) for key in keys)):
-                    if (item._state or item._load()).raw is not None:
-                        item.touch()
-                        count += 1
-                return count
+            def batch(keys: list[bytes] = keys) -> tuple[int, list[UpgradeFailed]]:
+                count, failed = 0, []
+                for key in keys:
+                    try:
+                        item = self._objects.find(unpack_u64(key)[0])
+                        if item is not None and (item._state or item._load()).raw is not None:
+                            item.touch()
+                            count += 1
+                    except UpgradeFailed as error:
+                        failed.append(error)
+                return count, failed
 
-            upgraded += self.transact(batch, label="upgrade items")
+            count, failures = self.transact(batch, label="upgrade items")
+            upgraded += count
+            failed += failures
             done += len(keys)
             start = keys[-1] + b"\0"
             if progress is not None:
                 progress(done, done)
+        if failed:
+            more = f" ({len(failed) - 1:,} more items failed too)" if len(failed) > 1 else ""
+            raise UpgradeFailed(f"{failed[0]}{more}", failed[0].item_id) from failed[0]
         return upgraded
 
     def _new_item_id(self) -> int:
@@ -502,6 +520,7 @@ class Store(ClassicStore):
         """
         if not isinstance(name, str) or not name or "\0" in name or _unwritable(name):
             raise ValueError(f"a pool's name is text that can be written as UTF-8, without NUL, not {name!r}")
+        name = plain_text(name)
         pool_id = self._named_pool_id(name)
         if pool_id is None:
             if not create:

@@ -134,7 +134,7 @@ def register_value(cls: ValueClass, name: str | None = None) -> ValueClass:
             raise TypeError(f"{cls.__qualname__} must be @dataclass(frozen=True) to be stored")
     elif not issubclass(cls, enum.Enum):
         raise TypeError(f"{cls.__qualname__} is neither an Enum nor a frozen dataclass")
-    type_name = name or f"{cls.__module__}.{cls.__qualname__}"
+    type_name = plain_text(name or f"{cls.__module__}.{cls.__qualname__}")
     _names[cls] = type_name
     _classes[type_name] = cls
     return cls
@@ -173,6 +173,11 @@ def put_together(type_name: str, data: Any) -> Any:
     except Exception:  # noqa: S110 - the class is the application's: whatever it raises, the data is kept
         pass
     return UnknownValue(type_name, data)
+
+
+def plain_text(text: str) -> str:
+    """Text of a subclass of str, such as a StrEnum's, as plain str: a record cannot hold the subclass."""
+    return str.__str__(text)
 
 
 # Added to by item.py and files.py, which know the live classes: (live value, store) -> stored value, or None if the
@@ -262,7 +267,7 @@ def _from_subclass(value: Any, where: str) -> Any:
     if isinstance(value, UnknownValue):
         return value
     if isinstance(value, str):
-        return str.__str__(value)
+        return plain_text(value)
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):

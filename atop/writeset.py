@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from atop.errors import UnstorableValue
+from atop.errors import TransactionTooLarge, UnstorableValue
 from atop.indexes import Plan, entry_keys, index_keys
 from atop.overlay import references_of
 from atop.records import PROTOCOL, SELF_PICKLING, State, dumps, encode, new_state, pack_u64, pickles_itself
-from atop.values import ATOMS, FileInfo, Reference, walk
+from atop.values import ATOMS, FileInfo, Reference, plain_text, walk
 
 if TYPE_CHECKING:
     from atop.item import Item
@@ -35,6 +35,11 @@ CREATED, UPDATED, DELETED = "+", "~", "-"
 # The rules of references as they stand in the references table.
 RULE_BYTES = {"nullify": b"", "cascade": b"c", "restrict": b"r"}
 RULES = {value: name for name, value in RULE_BYTES.items()}
+
+# The longest label of a commit, in characters: it is shown in lists, and an undo's holds that of what it undoes.
+MAX_LABEL = 1_000
+# The most bytes that one commit may put into the journal, all old values together: as many as one message may have.
+MAX_BODY = 256 << 20
 
 # About what one entry of an index takes, in bytes.
 INDEX_ENTRY_BYTES = 60
@@ -115,12 +120,20 @@ class Builder:
             return None
         entries = transaction.entries
         pools_gone = [i for i in self._gone if "indexes" in (entries[i].base or _NOTHING).attributes]
-        journalled = (self._commit_id, time, transaction.label, self._changes)
+        label = plain_text(transaction.label)
+        if len(label) > MAX_LABEL:
+            label = f"{label[: MAX_LABEL - 1]}…"
+        journalled = (self._commit_id, time, label, self._changes)
         body = pickle.dumps(journalled, PROTOCOL) if self._plain_body else dumps(journalled)
+        if len(body) > MAX_BODY:
+            raise TransactionTooLarge(
+                f"{label!r} changes or deletes {len(body):,} bytes, which its history would have to hold; the limit is "
+                f"{MAX_BODY:,}: split it"
+            )
         return WriteSet(
             self._commit_id,
             time,
-            transaction.label,
+            label,
             checks=list(transaction.reads.items()),
             exists=self._outside_targets() if self._targets else [],
             unreferenced=self._gone,

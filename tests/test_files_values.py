@@ -18,7 +18,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atop import File, Item, NoSuchFile, Store, StoreClosed, UnknownValue, UnstorableValue, register_value, values
+from atop import (
+    File,
+    Index,
+    Item,
+    NoSuchFile,
+    Store,
+    StoreClosed,
+    UnknownValue,
+    UnstorableValue,
+    register_value,
+    values,
+)
 
 UTC = datetime.UTC
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -160,6 +171,39 @@ def test_subclasses_of_plain_types_become_plain(open_store) -> None:
     again = open_store().get(item_id).value
     assert again == ["a", 5, (1, 2)]
     assert [type(v) for v in again] == [str, int, tuple]
+
+
+def test_names_of_every_kind_are_stored_as_plain_text(open_store) -> None:
+    """A record that named a program's own subclass of str could never be read again."""
+
+    class Word(enum.StrEnum):
+        NAME = "name"
+        OTHER = "other"
+        LABEL = "label"
+        POOL = "pool"
+        TYPE = "test.typed"
+
+    class Typed(Item, type_name=Word.TYPE):
+        name: str
+
+    register_value(Word, Word.POOL)
+    store = open_store()
+    with store.transaction(Word.LABEL):
+        pool = store.pool(Word.POOL, indexes=[Word.NAME, (Word.OTHER, Word.NAME)])
+        item = Typed(store, **{Word.NAME: "a", Word.OTHER: "b", "value": Word.NAME})
+        pool.add(item)
+    del item.other
+    setattr(item, Word.OTHER, "c")
+    pool.add_index(Index(Word.LABEL, Word.LABEL))
+    pool.add_index(Word.LABEL.upper(), (Word.LABEL,))
+    store.set_root(Word.LABEL, item)
+    store = open_store()
+    item = store.root("label")
+    assert dict(item.attributes) == {"name": "a", "other": "c", "value": Word.NAME}
+    assert store.pool("pool").indexes.keys() == {"name", "other,name", "label", "LABEL"}
+    assert {type(label) for label in [c.label for c in store.history()]} == {str}
+    assert store.verify().problems == []
+    forget(Word.POOL)
 
 
 plain = st.one_of(

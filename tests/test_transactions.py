@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from atop import Item, NoSuchItem, NoSuchPool, Store, StoreClosed, transacted
+from atop import Item, NoSuchItem, NoSuchPool, Store, StoreClosed, TransactionTooLarge, transacted, writeset
 
 
 class Account(Item):
@@ -43,6 +43,23 @@ def test_a_transaction_is_one_commit_with_its_label(store: Store) -> None:
         Account(store)
     commits = list(store.history())
     assert [(c.label, len(c.changes)) for c in commits] == [("two accounts", 2)]
+
+
+def test_a_label_is_text_and_a_long_one_is_cut(store: Store) -> None:
+    with pytest.raises(TypeError, match="label"):
+        store.transaction(5)  # type: ignore[arg-type]
+    store.transact(lambda: Account(store), label="x" * 5_000)
+    assert next(store.history()).label == "x" * 999 + "…"
+
+
+def test_a_transaction_whose_old_values_are_more_than_the_history_takes_is_refused_whole(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [Item(store, text=str(n) * 1_000) for n in range(5)]
+    monkeypatch.setattr(writeset, "MAX_BODY", 3_000)
+    with pytest.raises(TransactionTooLarge, match="split it"):
+        store.transact(lambda: [item.delete() for item in items])
+    assert list(store.items()) == items
 
 
 def test_a_transaction_that_changes_nothing_is_no_commit(store: Store) -> None:
