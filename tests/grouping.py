@@ -14,7 +14,7 @@ from atop.engine import TABLES
 from replication.handshake import LinkLost
 from replication.identity import DeviceId
 from replication.manager import ReplicationManager
-from replication.messages import Incoming, Log, Message, encode, judge
+from replication.messages import Incoming, Log, Message, Ping, encode, judge
 
 CACHE = 4 << 20
 PATIENCE = 20.0  # seconds after which a test that waits has failed
@@ -133,6 +133,12 @@ class Group:
         for wire in filter(None, ends):
             wire.thread.join()
             wire.owner.manager.on_closed(wire)
+
+    def ping(self) -> None:
+        """Tell every device where the others are, as links do every second."""
+        for (one, _), wire in list(self.wires.items()):
+            where = self.machines[one].manager.position()
+            wire.send(Ping(1, where.clock, where.generation, where.commit, where.lsn))
 
     def unplug(self, name: str) -> None:
         for other in list(self.machines):

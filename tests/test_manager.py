@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -282,3 +283,29 @@ def test_in_sync_is_said_only_when_nothing_is_missing(group: Group, a: Machine, 
     a.write("x")
     until(lambda: [peer.in_sync for peer in a.manager.status().peers] == [True])
     assert equal(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_devices_settle_whatever_links_come_and_go_and_nothing_one_has_written_is_lost(group: Group, seed: int) -> None:
+    chance = random.Random(seed)
+    devices = [group.start("a")]
+    for size, name in ((2, "b"), (3, "c")):
+        for device in devices:
+            device.manager.set_members(size)
+        devices.append(group.start(name, size=size))
+    for number in range(12):
+        one, two = chance.sample("abc", 2)
+        chance.choice((group.cut, group.link))(one, two)
+        devices[0].write(f"{number:02}")
+    for one, two in ("ab", "ac", "bc"):
+        group.link(one, two)
+
+    def settled() -> bool:
+        group.ping()
+        roles = sorted(device.manager.role.value for device in devices)
+        return roles == ["master", "replica", "replica"] and len({device.store.head for device in devices}) == 1
+
+    until(settled)
+    assert devices[0].texts() == [f"{number:02}" for number in range(12)]
+    assert equal(*devices)
