@@ -1,6 +1,6 @@
 """Which commits `atop undo` takes back, and how: several of them newest first, in as few transactions as they fit.
 
-Promises: each transaction is whole or not at all, and a refusal names what had been taken back before it. What was
+Promises: each transaction is whole or not at all, and an error names what had been taken back before it. What was
 taken back is known by the labels that `Store.undo` gives (see `atop.journal.undo_label`).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from atop import Commit, NoSuchCommit, Store, UndoRefused
+from atop import AtopError, Commit, NoSuchCommit, Store
 from atop.journal import undo_label, undone_by
 
 # Changes of items taken back in one transaction: some 100 MB of memory, and far from the locks that there are.
@@ -72,17 +72,17 @@ def take_back(store: Store, commits: Sequence[Commit]) -> None:
     """Undo the commits in this order. A commit that touches items which the transaction has changed begins another.
 
     Raises:
-        UndoRefused: of one of them; the message says which had been undone before, and stay so.
+        AtopError: of one of them, such as UndoRefused; the message says which had been undone before, and stay so.
     """
     done = 0
     while done < len(commits):
         try:
             done += _take_back_some(store, commits[done:])
-        except UndoRefused as error:
-            if not done:
-                raise
-            before = ", ".join(str(commit.number) for commit in commits[:done])
-            raise UndoRefused(f"{error}; taken back before that, and left so: {before}") from error
+        except AtopError as error:
+            if done:
+                before = ", ".join(str(commit.number) for commit in commits[:done])
+                error.args = (f"{error}; taken back before that, and left so: {before}", *error.args[1:])
+            raise
 
 
 def _take_back_some(store: Store, commits: Sequence[Commit]) -> int:
