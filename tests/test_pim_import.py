@@ -17,7 +17,7 @@ import pytest
 
 from atop import AtopError, Item, Store
 from atop.errors import UnknownFormat
-from atop.pim import Contact, Event, Report, Skipped, import_file, intake
+from atop.pim import Contact, Event, Report, Skipped, export_pool, import_file, intake
 from atop.pim.incoming import Content
 from atop.pim.sniffing import sniff
 
@@ -672,3 +672,35 @@ def test_a_line_without_end_is_not_read_into_memory(tmp_path: Path, write: Write
         stream.seek(0, 2)
         stream.write(("\r\nEND:VCARD\r\n" + "\r\n".join([*card("2"), ""])).encode())
     assert peak(tmp_path / "store-large", path, 2) < small + 100 * 1024
+
+
+def test_labels_of_commits_say_which_part_of_which_file_or_folder(
+    store: Store, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "BATCH_RECORDS", 2)
+    import_file(store, write("a.mbox", *mail("1@b", "a", "x"), *mail("2@b", "b", "x"), *mail("3@b", "c", "x")))
+    write("Post/new/.keep")
+    for number in range(3):
+        write(f"Post/cur/{number}:2,S", "From: a@b", f"Subject: {number}", "", "x")
+    import_file(store, write("Post/cur/3", "From: a@b", "", "x").parent.parent)
+    labels = [commit.label for commit in store.history() if commit.label.startswith("import")]
+    assert labels[::-1] == [
+        "import a.mbox, records 1-2",
+        "import a.mbox, records 3-3",
+        "import Post, records 1-2",
+        "import Post, records 3-4",
+    ]
+
+
+def test_a_time_zone_that_nobody_knows_leaves_local_time_keeps_its_name_and_is_named(
+    store: Store, write: Write, tmp_path: Path
+) -> None:
+    lines = ["BEGIN:VEVENT", "UID:1", "DTSTART;TZID=Mars/Base:20240705T090000", "DTEND;TZID=Mars/Base:20240705T100000"]
+    report = import_file(store, write("a.ics", "BEGIN:VCALENDAR", *lines, "END:VEVENT", "END:VCALENDAR"))
+    assert [("Mars/Base" in loss.reason, loss.line) for loss in report.incomplete] == [(True, 2)]
+    (found,) = store.pool("events")
+    assert (found.time_zone, found.parameters["DTSTART"]) == ("floating", {"TZID": ["Mars/Base"]})
+    assert [found.start.hour, found.end.hour] == [9, 10]
+    export_pool(store, "events", tmp_path / "b.ics")
+    assert set(lines) <= set((tmp_path / "b.ics").read_text().splitlines())
+    assert counts(import_file(store, tmp_path / "b.ics")) == (0, 0, 1, 0)

@@ -223,6 +223,10 @@ class _Reader:
             state["overrides"].extend(self._read_override(exception, state))
             parts.append(exception.octets)
         record = Record("event", state["uid"], state, component.line, sum(map(len, parts)), fingerprint(*parts))
+        record.losses = [
+            f"has times in {tzid!r}, which neither the file nor this device knows: kept as local time without a zone"
+            for tzid in unknown_zones(state)
+        ]
         record.method = self._method
         record.patch = self._method == "CANCEL"
         return record
@@ -254,6 +258,12 @@ class _Reader:
                 yield Record(
                     "event", uid, state, exceptions[0].line, sum(map(len, parts)), fingerprint(*parts), patch=True
                 )
+
+
+def unknown_zones(state: dict[str, Any]) -> list[str]:
+    """The names of the clocks of an event that nobody here knows: those are kept with the properties."""
+    parameters = [part.get("parameters", {}) for part in (state, *state["overrides"])]
+    return sorted({tzid for of in parameters for values in of.values() for tzid in values.get("TZID", ())})
 
 
 def as_override(state: dict[str, Any]) -> dict[str, Any]:

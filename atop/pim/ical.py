@@ -116,11 +116,12 @@ def split_parts(properties: list[ContentLine]) -> tuple[list[ContentLine], list[
 class Moment:
     """The value of DTSTART and its like: a local time on some clock, or a day."""
 
-    __slots__ = ("is_day", "value", "zone")
+    __slots__ = ("is_day", "unknown_zone", "value", "zone")
 
     def __init__(self, text: str, tzid: str, zone_of: FindZone) -> None:
         """Raises ValueError if it is no time."""
         text = text.strip()
+        self.unknown_zone = ""  # the name of a clock that nobody here knows: then this is local time
         wall = parse_wall_time(text)
         day = parse_date(text) if wall is None else None
         self.is_day = wall is None
@@ -134,6 +135,8 @@ class Moment:
                 self.zone = UTC_ZONE
             else:
                 self.zone = zone_of(tzid) if tzid else FLOATING_ZONE
+                if not self.zone.is_known:
+                    self.unknown_zone, self.zone = tzid, FLOATING_ZONE
             self.value = self.zone.aware(wall)
 
     def on(self, zone: Zone, all_day: bool) -> datetime.datetime:
@@ -161,6 +164,7 @@ class _Event:
         self._zone_of = zone_of
         self._zone = FLOATING_ZONE
         self._all_day = False
+        self._unknown_zones: dict[str, str] = {}  # property -> the TZID that is kept with it
         self._seen: set[str] = set()
         self._category_names: dict[str, None] = {}  # a set that keeps the order
 
@@ -185,6 +189,9 @@ class _Event:
         self._zone, self._all_day = leading.zone, leading.is_day
         state["all_day"] = leading.is_day
         state["time_zone"], state["time_zone_rules"] = ("", "") if leading.is_day else leading.zone
+        for line, moment in ((start_line, start), (end_line, end)):
+            if line is not None and moment is not None and moment.unknown_zone:
+                self._unknown_zones[line.name] = moment.unknown_zone
         if start is not None:
             state["start"] = start.value
         if end is not None:
@@ -207,6 +214,8 @@ class _Event:
                 self._keep(line)
             elif line.parameters and name != "ORGANIZER":
                 rest = {key: values for key, values in line.parameters.items() if key not in _TECHNICAL}
+                if name in self._unknown_zones:
+                    rest["TZID"] = [self._unknown_zones[name]]
                 if rest:
                     self.state["parameters"][name] = rest
         elif name in _MANY:

@@ -66,6 +66,7 @@ def import_file(
         raise UnknownFormat(f"{kind!r} is no format: choose one of {', '.join(FORMATS)}")
     report = Report()
     with closing(Intake(store, report, on_skip)) as intake:
+        intake.source = source.name or source.resolve().name
         importer = _Importer(store, intake, progress)
         if source.is_dir():
             if kind not in (None, "maildir"):

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from pathlib import PurePath
 from typing import Any, Literal
 
 from atop import Item, Pool, Reference, Store
@@ -83,6 +82,8 @@ class Intake:
         self._path = ""
         self._folder = ""
         self.pool_name = ""  # of items of other classes
+        self.source = ""  # what the labels of commits call the file or folder
+        self._taken = 0  # records before this batch
         self._batch: list[Record] = []
         self._referring: list[Referring] = []  # the batch of those whose references are set
         self._references: dict[int, Reference | None] = {}  # to the items that exported ones became
@@ -137,7 +138,8 @@ class Intake:
                 self._pool(kind, name)
             if any(record.unidentified for record in batch):
                 self._matcher.prepare(self._pool("contact", ""), batch)
-            self._put(batch)
+            first, self._taken = self._taken + 1, self._taken + len(batch)
+            self._put(batch, first)
 
     def _pool(self, kind: Kind, name: str) -> Pool:
         if (kind, name) not in self._pools:
@@ -153,17 +155,18 @@ class Intake:
             return f"has no columns that the pool {self.pool_name!r} knows: rename them, or the file for another pool"
         return ""
 
-    def _put(self, batch: list[Record]) -> None:
+    def _put(self, batch: list[Record], first: int) -> None:
         """One transaction; where that fails, each half of it, down to the record that is to blame."""
+        label = f"import {self.source}, records {first}-{first + len(batch) - 1}"
         try:
-            outcomes = self._store.transact(self._take_all, batch, label=f"import {PurePath(batch[0].path).name}")
+            outcomes = self._store.transact(self._take_all, batch, label=label)
         except RECORD_ERRORS as error:
             if len(batch) == 1:
                 self._skip(batch[0].line, f"{batch[0].name!r} cannot be stored: {error}", batch[0].path)
                 return
             middle = len(batch) // 2
-            self._put(batch[:middle])
-            self._put(batch[middle:])
+            self._put(batch[:middle], first)
+            self._put(batch[middle:], first + middle)
             return
         for record, (outcome, item_id) in zip(batch, outcomes, strict=True):
             if item_id:
@@ -398,7 +401,7 @@ class Intake:
     def _put_references(self, batch: list[Referring], decoder: Decoder) -> None:
         """One transaction; where that fails, each half of it, down to the item that is to blame."""
         try:
-            done = self._store.transact(self._assign_all, batch, decoder, label=f"import {PurePath(self._path).name}")
+            done = self._store.transact(self._assign_all, batch, decoder, label=f"import {self.source}, references")
         except RECORD_ERRORS as error:
             if len(batch) == 1:
                 self._lose(batch[0].line, f"its references cannot be stored: {error}")

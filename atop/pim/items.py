@@ -40,8 +40,8 @@ class Contact(_Identified, Item, type_name="pim.Contact"):
     """A person, an organization or a group of them.
 
     `email`, `phone` and `city` are those of the first entry of `emails`, `phones` and `addresses`, to sort and search
-    by. In a vCard the two are one: where they differ, the one that was changed last is the first entry; and a `name` that
-    was changed and its parts were not is taken apart anew.
+    by. In a vCard the two are one: where they differ, the one that was changed last is the first entry; and a `name`
+    that was changed while its parts were not is taken apart anew.
     """
 
     uid: str = ""

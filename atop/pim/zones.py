@@ -35,6 +35,11 @@ class Zone(NamedTuple):
     name: str
     rules: str = ""
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it can be told here what time it is on this clock."""
+        return bool(not self.name or self.name == FLOATING or self.rules or self.name in known_zones())
+
     def aware(self, wall: datetime.datetime) -> datetime.datetime:
         """The local time with the offset from UTC that holds then."""
         return wall.replace(tzinfo=datetime.timezone(self._offset(wall)))
