@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from atop.disk import explained, write_durably
-from atop.errors import AtopError, StoreClosed
+from atop.errors import AtopError, StoreClosed, StoreDamaged, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,8 @@ LARGEST_BLOCK = 1 << 16
 # Numbers skipped where the counters are lost, as they are in a store that was restored from a backup: the store that
 # the backup was made of may have handed out that many since. It can be skipped 500 times.
 UNKNOWN_GAP = 1 << 30
+# How much of the counters' file is read, in characters: it has two short lines.
+LONGEST = 1_000
 
 
 def tag_of(number: int) -> int:
@@ -38,6 +40,9 @@ class NumberAllocator:
 
     `last_item` and `last_commit` are the highest ids of this device in the database. They matter where the counters
     are missing or unreadable: then numbers may have been used that this database does not know of.
+
+    Raises:
+        StoreDamaged: the counters are past all numbers, or no file.
     """
 
     def __init__(self, path: Path, tag: int, last_item: int, last_commit: int) -> None:
@@ -54,6 +59,12 @@ class NumberAllocator:
             if found is None and (last_item or last_commit):
                 above += UNKNOWN_GAP
             start = max(above, found[kind] if found else 1)
+            if start >> COUNTER_BITS:
+                raise StoreDamaged(
+                    f"{path} says that {start:,} {kind} were made, more than a store can number: remove it, and "
+                    "numbers continue far past those in use",
+                    path.parent.parent,
+                )
             self._next[kind] = self._end[kind] = start
 
     def item_id(self) -> int:
@@ -96,7 +107,10 @@ class NumberAllocator:
         before = self._end[kind]
         end = self._next[kind] + self._block[kind]
         if end >> COUNTER_BITS:
-            raise OverflowError(f"this device has made {end:,} {kind}, more than a store can number")
+            raise StoreError(
+                f"this device has made {end:,} {kind}, more than a store can number: export what it has to a new store",
+                self._path.parent.parent,
+            )
         self._end[kind] = end
         try:
             self._write()
@@ -109,10 +123,17 @@ class NumberAllocator:
 
     def _read(self) -> dict[str, int] | None:
         try:
-            found = dict(line.split() for line in self._path.read_text("ascii").splitlines())
+            with self._path.open("r", encoding="ascii") as file:
+                found = dict(line.split() for line in file.read(LONGEST).splitlines())
             return {"items": int(found["items"]), "commits": int(found["commits"])}
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StoreDamaged(
+                f"{self._path} cannot be read ({error.strerror}): remove it, and numbers continue far past those "
+                "in use",
+                self._path.parent.parent,
+            ) from error
         except (ValueError, KeyError):
             log.warning("%s is damaged: numbers continue far past those in use", self._path)
             return None

@@ -24,6 +24,9 @@ from atop.writeset import CREATED, DELETED, UPDATED
 CHUNK = 50  # journal records read at once
 END = b"\xff" * 8
 
+# The last moment, in microseconds since 1970, that has a date in every time zone: a clock past that counts as this.
+LATEST = 253_402_214_400_000_000
+
 Kind = Literal["created", "changed", "deleted"]
 _KINDS: dict[str, Kind] = {CREATED: "created", UPDATED: "changed", DELETED: "deleted"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -133,7 +136,7 @@ def decode_commit(key: bytes, record: bytes) -> Commit:
     fields = loads(record[CHAIN_SIZE + 8 :])
     try:
         commit_id, time, label, changes = fields
-        when = _EPOCH + timedelta(microseconds=time)
+        when = _EPOCH + timedelta(microseconds=min(time, LATEST))
         if type(commit_id) is not int or type(label) is not str:
             raise TypeError
         return Commit(commit_id, unpack_u64(key)[0], when, label, record[:CHAIN_SIZE], tuple(changes), len(record))
@@ -191,11 +194,13 @@ def _forgotten(oldest: int, since: int) -> NoSuchCommit:
 def revisions(engine: Engine, item_id: int, state: State, number_of: Any) -> Iterator[Revision]:
     """The revisions of an item from `state` back, as far as the journal goes; `number_of` finds a commit's number."""
     attributes, version = dict(state.attributes), state.version
+    last = 1 << 63  # numbers decrease; in a damaged journal they might go round in a circle
     while version:
         number = number_of(version)
-        record = engine.get(JOURNAL, pack_u64(number)) if number is not None else None
+        record = engine.get(JOURNAL, pack_u64(number)) if number is not None and number < last else None
         if record is None:
             return
+        last = number
         commit = decode_commit(pack_u64(number), record)
         change = next((c for c in commit.changes if c.item_id == item_id), None)
         if change is None:

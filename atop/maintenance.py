@@ -63,10 +63,14 @@ def _compact(
 def _trim(store: Store, keep: timedelta, report: CompactReport) -> None:
     """Remove the commits older than `keep` from the journal, and ids past their time from the table of commits."""
     now = datetime.now(UTC)
+    try:
+        oldest_kept = now - keep
+    except OverflowError:  # so long ago, or so far ahead, that no calendar has it
+        oldest_kept = datetime.min.replace(tzinfo=UTC) if keep > timedelta(0) else datetime.max.replace(tzinfo=UTC)
     oldest = store._engine.oldest_commit()
     batch: list[Commit] = []
     for commit in commits_after(store._engine, oldest - 1):
-        if commit.time >= now - keep or commit.number == store.head.number:
+        if commit.time >= oldest_kept or commit.number == store.head.number:
             break  # the last one stays: it holds the chain
         batch.append(commit)
         if len(batch) >= TRIM_BATCH:

@@ -6,13 +6,15 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from atop import Item, NoSuchItem, NoSuchStore, Store, StoreDamaged, StoreError, UnsafePickle, restore
-from atop.records import dumps
+from atop import Item, NoSuchItem, NoSuchStore, Store, StoreDamaged, StoreError, UnsafePickle, UnstorableValue, restore
+from atop.records import dumps, loads
 
 
 def in_thread(function: Callable[[], object]) -> None:
@@ -259,3 +261,89 @@ def test_a_record_of_another_shape_is_refused_and_its_item_named(fields: tuple[A
         with pytest.raises(UnsafePickle, match=f"item {item_id}: "):
             read(item_id)
     assert [problem for problem in store.verify().problems if problem.startswith(f"item {item_id}: ")]
+
+
+# -- numbers, times and names past what there is
+
+
+@pytest.mark.parametrize("keep", [timedelta.max, timedelta(days=4_000_000), timedelta.min])
+def test_history_can_be_kept_for_longer_than_calendars_reach(keep: timedelta, store: Store) -> None:
+    Item(store)
+    Item(store)
+    assert store.compact(keep=keep).commits == (0 if keep > timedelta(0) else 1)
+
+
+def test_a_history_that_goes_round_in_a_circle_ends(store: Store) -> None:
+    item = Item(store)
+    item.name = "Ada"
+    key, record = store._engine.pairs("journal", b"", b"\xff" * 9, 5)[1]
+    commit_id, when, label, changes = loads(record[40:])
+    kind, item_id, _, *rest = changes[0]
+    forged = dumps((commit_id, when, label, [(kind, item_id, commit_id, *rest)]))
+    write_past_the_store(store, "journal", key, record[:40] + forged)
+    assert len(list(islice(item.history(), 10))) == 1
+
+
+def test_a_clock_past_the_last_year_leaves_the_history_readable(open_store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store()
+    monkeypatch.setattr("time.time_ns", lambda: 10**21)
+    item = Item(store)
+    monkeypatch.undo()
+    store = open_store()
+    store.get(item.item_id).name = "Ada"
+    times = [commit.time for commit in store.history()]
+    assert [time.year for time in times] == [9999, 9999]
+    assert times[0].astimezone(timezone(timedelta(hours=14))).year == 9999
+
+
+@pytest.mark.parametrize("text", ["items 99999999999999999999\ncommits 1\n", f"items 1\ncommits {1 << 39}\n"])
+def test_counters_past_all_numbers_are_damage(text: str, open_store) -> None:
+    path = open_store().path
+    open_store().close()
+    (path / "local" / "counters").write_text(text)
+    with pytest.raises(StoreDamaged, match="remove it"):
+        Store(path)
+    (path / "local" / "counters").unlink()
+    with Store(path) as store:
+        assert Item(store).item_id > 0
+
+
+def test_counters_that_are_no_file_are_damage(open_store) -> None:
+    path = open_store().path
+    open_store().close()
+    (path / "local" / "counters").unlink()
+    (path / "local" / "counters").mkdir()
+    with pytest.raises(StoreDamaged, match="remove it"):
+        Store(path)
+
+
+HALF = "\ud800"  # of a surrogate pair: a str may hold it, and no UTF-8
+
+
+def test_names_that_cannot_be_written_are_refused_at_once(store: Store) -> None:
+    item = Item(store)
+    before = store.head
+    with store.transaction():
+        for use in (
+            lambda: store.pool(HALF),
+            lambda: store.set_root(HALF, item),
+            lambda: store.root(HALF),
+            lambda: setattr(item, HALF, item),
+            lambda: Item(store, **{HALF: item}),
+        ):
+            with pytest.raises((ValueError, UnstorableValue), match="written as UTF-8"):
+                use()
+    assert store.head == before
+
+
+def test_a_pool_that_has_had_all_index_numbers_says_so_and_stays_as_it_is(store: Store) -> None:
+    pool = store.pool("people")
+    pool.add(Item(store, name="Ada"))
+    with store.transaction() as transaction:
+        transaction.write(pool)["next_number"] = 65_535
+    pool.add_index("name")
+    before = store.head
+    with pytest.raises(ValueError, match="make another pool"):
+        pool.add_index("born")
+    assert store.head == before
+    assert store.verify().problems == []

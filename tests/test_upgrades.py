@@ -245,18 +245,21 @@ def test_upgrade_all_writes_back_what_is_old_and_nothing_else(store: Store) -> N
     assert store.head == before
 
 
-def test_upgrade_all_names_what_fails_and_has_kept_the_batches_before(store: Store) -> None:
-    item_id = make_old(store, fullname="Bob")
+def test_upgrade_all_goes_on_past_what_fails_and_names_it_at_the_end(store: Store) -> None:
+    item_ids = [make_old(store, fullname=name) for name in ("Ada", "Bob", "Eve", "Bob")]
 
     class Contact(Item, type_name=NAME, version=2):
         @upgrade(1)
         @staticmethod
         def fail(state):
-            raise ValueError("not Bob")
+            if state["fullname"] == "Bob":
+                raise ValueError("not Bob")
+            return state
 
-    with pytest.raises(UpgradeFailed) as caught:
+    with pytest.raises(UpgradeFailed, match=r"not Bob.*1 more") as caught:
         store.upgrade_all()
-    assert caught.value.item_id == item_id
+    assert caught.value.item_id == item_ids[1]
+    assert next(store.history(1)).item_ids == (item_ids[0], item_ids[2])
 
 
 def test_indexes_are_right_after_an_upgrade(store: Store) -> None:

@@ -106,7 +106,7 @@ def compact_command(session: Session, *, keep: int | None) -> None:
       atop compact
       atop compact --keep 30
     """
-    kept = DEFAULT_KEEP if keep is None else datetime.timedelta(days=keep)
+    kept = DEFAULT_KEEP if keep is None else datetime.timedelta(days=min(keep, datetime.timedelta.max.days))
     with session.open_store() as store, session.output.progress("compacting") as progress:
         report = store.compact(kept, progress=progress.step)
     session.output.result(
