@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atop import Store
+from atop.pim import import_file
 from atop.pim.addresses import split_addresses
 from atop.pim.incoming import Broken, Content, Record
 from atop.pim.items import Message
@@ -386,6 +388,33 @@ def test_a_message_of_a_million_parts_is_kept_without_taking_them_apart() -> Non
 def test_a_megabyte_of_headers_is_refused() -> None:
     with pytest.raises(ValueError, match="KiB of headers"):
         message("Subject: a", *["X: y"] * 300_000)
+
+
+@pytest.mark.parametrize(
+    "header", ["Content-Type: text/plain" + "; a*0*=x" * 100_000, "content-disposition: inline" + ";" * 800_000]
+)
+def test_a_field_about_contents_that_is_too_long_is_cut_and_named(header: str) -> None:
+    text = f"Subject: a\n{header}\n\nhello"
+    inside = f"Subject: a\nContent-Type: multipart/mixed; boundary=b\n\n--b\n{header}\n\nhello\n--b--\n"
+    for octets in (text.encode(), inside.encode()):
+        record = read_message(RawMessage(octets, 1))
+        name = header.partition(":")[0].title()
+        assert (record.state["text"].strip(), record.losses) == ("hello", [f"its {name} is cut after 64 KiB"])
+
+
+@pytest.mark.parametrize("letter", ["x", "ΐ", "😀"])
+def test_a_message_with_endless_fields_goes_in_and_what_is_cut_is_named(tmp_path: Path, letter: str) -> None:
+    long = letter * (600_000 // len(letter.encode()) // 3)
+    path = tmp_path / "a.eml"
+    fields = {"Message-ID": f"<{long}>", "Subject": long, "From": f"{long} <a@b>"}
+    path.write_text("".join(f"{name}: {value}\n" for name, value in fields.items()) + "\nhello", encoding="utf-8")
+    with Store(tmp_path / "store", durability="buffered") as store:
+        report = import_file(store, path)
+        assert (report.added, report.skipped) == (1, [])
+        assert [loss.reason.split()[1] for loss in report.incomplete] == ["message_id", "subject", "sender"]
+        (found,) = store.pool("messages")
+        assert (found.text, dict(found.headers)["Subject"]) == ("hello", long)
+        assert import_file(store, path).unchanged == 1
 
 
 def test_what_is_no_message_is_refused() -> None:

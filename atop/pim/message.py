@@ -36,6 +36,15 @@ MAX_HEADER_BYTES = 1024 * 1024
 MAX_LINES = 1_500_000
 MAX_BOUNDARIES = 10_000
 
+# Longest Content-Type, Content-Disposition and the like, in characters: they hold some words and the name of a file.
+# The standard library takes time in the square of their length to take them apart: many seconds for a megabyte.
+MAX_CONTENT_HEADER = 64 * 1024
+
+# Longest subject and the like, in characters: they are indexed, and so many fit into the key of an index (256 KiB) even
+# if they are of those that take six bytes when case does not count.
+MAX_INDEXED = 40_000
+INDEXED = ("uid", "message_id", "subject", "sender", "folder")
+
 # Most header fields kept, and addresses of one field: mailing lists stay far below.
 MAX_HEADERS = 2_000
 MAX_ADDRESSES = 10_000
@@ -67,13 +76,26 @@ _QUOTED_FROM = re.compile(r"^>+(?=From )", re.MULTILINE)
 
 
 class _Raw(Compat32):
-    """The policy that gives header fields as they were written, where the usual one replaces what is not ASCII."""
+    """The policy that gives header fields as they were written, where the usual one replaces what is not ASCII.
+
+    Fields about contents that are too long are cut, in parts of the message too, and named in `cut`.
+    """
+
+    cut: dict[str, None]
+
+    def __init__(self) -> None:
+        super().__init__()
+        object.__setattr__(self, "cut", {})  # a policy refuses what it does not know
+
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        name, value = super().header_source_parse(sourcelines)
+        if len(value) > MAX_CONTENT_HEADER and name.lower().startswith("content-"):
+            self.cut[name.title()[:80]] = None
+            value = value[:MAX_CONTENT_HEADER]
+        return name, value
 
     def header_fetch_parse(self, name: str, value: str) -> str:
         return value
-
-
-_parser = BytesParser(policy=_Raw())
 
 
 def blank() -> dict[str, Any]:
@@ -104,7 +126,8 @@ def blank() -> dict[str, Any]:
 
 def read_message(raw: RawMessage) -> Record:
     """One message. Raises ValueError if there is nothing in it that a mail message has."""
-    mail = _parse(raw.octets)
+    policy = _Raw()
+    mail = _parse(raw.octets, policy)
     headers = [(name, header_text(value)) for name, value in mail.raw_items()][:MAX_HEADERS]
     first: dict[str, str] = {}
     for name, value in headers:
@@ -125,11 +148,24 @@ def read_message(raw: RawMessage) -> Record:
     state["uid"] = state["message_id"] or hashed_uid("message", state["digest"])
     if EXPORT_MARK.lower() in first:
         _read_own(state, first)
+    losses = [f"its {name} is cut after {MAX_CONTENT_HEADER >> 10} KiB" for name in policy.cut]
+    losses += _cut_indexed(state)
     mark = fingerprint(raw.octets, ",".join([*state["flags"], *state["labels"]]).encode("utf-8", "replace"))
-    return Record("message", state["uid"], state, raw.line, len(raw.octets), mark)
+    return Record("message", state["uid"], state, raw.line, len(raw.octets), mark, losses=losses)
 
 
-def _parse(octets: bytes) -> Mail:
+def _cut_indexed(state: dict[str, Any]) -> list[str]:
+    """Cut what is too long for an index, and say so."""
+    losses = []
+    for name in INDEXED:
+        if len(state.get(name, "")) > MAX_INDEXED:
+            state[name] = state[name][:MAX_INDEXED]
+            if name != "uid":  # which is the Message-ID, or of no interest
+                losses.append(f"its {name} is cut after {MAX_INDEXED} characters: the whole is among its headers")
+    return losses
+
+
+def _parse(octets: bytes, policy: _Raw) -> Mail:
     """The message taken apart; only its headers, the rest being one attachment, where that would be too much.
 
     Raises ValueError if the headers are too large.
@@ -137,10 +173,11 @@ def _parse(octets: bytes) -> Mail:
     head = _HEAD_END.search(octets)
     if (len(octets) if head is None else head.start()) > MAX_HEADER_BYTES:
         raise ValueError(f"has more than {MAX_HEADER_BYTES >> 10} KiB of headers")
+    parser = BytesParser(policy=policy)
     if octets.count(b"\n--") <= MAX_BOUNDARIES and octets.count(b"\n") <= MAX_LINES:
         with contextlib.suppress(RecursionError):  # parts inside parts, a hundred deep
-            return _parser.parsebytes(octets)
-    return _parser.parsebytes(octets, headersonly=True)
+            return parser.parsebytes(octets)
+    return parser.parsebytes(octets, headersonly=True)
 
 
 def header_text(value: str) -> str:
@@ -247,7 +284,7 @@ def read_headers(state: dict[str, Any], fields: list[tuple[str, str]]) -> None:
 def same_when_parsed(octets: bytes) -> bool:
     """Whether a message is attached to another one as it is, and comes out of that the same."""
     try:
-        return _parse(octets).as_bytes() == octets
+        return _parse(octets, _Raw()).as_bytes() == octets
     except (ValueError, LookupError, TypeError, AttributeError):  # what the writer cannot write again
         return False
 
