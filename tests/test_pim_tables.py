@@ -330,3 +330,58 @@ def test_exact_values_of_the_typed_form() -> None:
         '[{"$date":"1815-12-10"},{"$datetime":"2024-05-01T09:00:00+02:00"},{"$decimal":"1.10"},{"$bytes":"AQI="},'
         '{"$uuid":"00000000-0000-0000-0000-000000000001"},{"$int":"0x20000000000000"}]'
     )
+
+
+def test_outlook_in_german() -> None:
+    cells = {
+        "Anrede": "Dr.",
+        "Vorname": "Ada",
+        "Weitere Vornamen": "Augusta",
+        "Nachname": "Lovelace",
+        "Firma": "Engines",
+        "Abteilung": "Mill",
+        "Position": "Countess",
+        "Straße geschäftlich": "Dorset St 1",
+        "Straße geschäftlich 2": "Hof",
+        "Ort geschäftlich": "London",
+        "Postleitzahl geschäftlich": "W1",
+        "Land/Region geschäftlich": "UK",
+        "Straße privat": "Am Weg 2",
+        "Ort privat": "Ockham",
+        "Weiterer Ort": "Paris",
+        "Fax geschäftlich": "4",
+        "Telefon geschäftlich": "1",
+        "Telefon geschäftlich 2": "2",
+        "Telefon privat": "3",
+        "Mobiltelefon": "5",
+        "Weiteres Telefon": "6",
+        "E-Mail-Adresse": "ada@example.org",
+        "E-Mail 2: Adresse": "a@b",
+        "Geburtstag": "10.12.1815",
+        "Jahrestag": "8.7.1835",
+        "Webseite": "https://example.org/",
+        "Kategorien": "Freunde;Mathematik",
+        "Notizen": "x",
+        "Regierungs-Nr.": "17",
+    }
+    state = one(";".join(cells), ";".join(f'"{cell}"' for cell in cells.values()))
+    assert state["name"] == "Dr. Ada Augusta Lovelace"
+    assert (state["organization"], state["departments"], state["title"]) == ("Engines", ["Mill"], "Countess")
+    assert state["addresses"] == [
+        {"street": "Dorset St 1", "extended": "Hof", "city": "London", "postal_code": "W1", "country": "UK"}
+        | {"kinds": ["work"]},
+        {"street": "Am Weg 2", "city": "Ockham", "kinds": ["home"]},
+        {"city": "Paris", "kinds": ["other"]},
+    ]
+    assert [(entry["value"], entry["kinds"]) for entry in state["phones"]] == [
+        ("4", ["work", "fax"]),
+        ("1", ["work"]),
+        ("2", ["work"]),
+        ("3", ["home"]),
+        ("5", ["cell"]),
+        ("6", ["other"]),
+    ]
+    assert [entry["value"] for entry in state["emails"]] == ["ada@example.org", "a@b"]
+    assert (state["birthday"], state["anniversary"]) == (datetime.date(1815, 12, 10), datetime.date(1835, 7, 8))
+    assert (state["categories"], state["note"]) == (["Freunde", "Mathematik"], "x")
+    assert [entry["parameters"]["LABEL"] for entry in state["properties"]] == [["Regierungs-Nr."]]

@@ -17,6 +17,8 @@ from atop.pim.vcard import blank, display_name
 
 DateOrder = Literal["day first", "month first", ""]
 
+DATE_HEADINGS = frozenset({"birthday", "anniversary", "geburtstag", "geburtsdatum", "date of birth", "jahrestag"})
+
 # Column headings, in the form that `simplify` gives them, and the attribute that they fill.
 PLAIN = {
     "name": "name",
@@ -25,6 +27,19 @@ PLAIN = {
     "given name": "given",
     "first name": "given",
     "vorname": "given",
+    "weitere vornamen": "additional",
+    "zweiter vorname": "additional",
+    "anrede": "prefix",
+    "namenszusatz": "suffix",
+    "spitzname": "nickname",
+    "familienname": "family",
+    "anzeigename": "name",
+    "vollständiger name": "name",
+    "organisation name": "organization",
+    "berufsbezeichnung": "title",
+    "beruf": "title",
+    "anmerkungen": "note",
+    "bemerkungen": "note",
     "additional name": "additional",
     "middle name": "additional",
     "family name": "family",
@@ -69,6 +84,11 @@ EMAILS = {
     "email address": "",
     "e mail address": "",
     "e mail adresse": "",
+    "e mail 2 adresse": "",
+    "e mail 3 adresse": "",
+    "e mail privat": "home",
+    "e mail geschäftlich": "work",
+    "weitere e mail adresse": "other",
     "primary email": "",
     "secondary email": "",
     "home email": "home",
@@ -80,6 +100,20 @@ PHONES = {
     "phone number": "",
     "telephone": "",
     "telefon": "",
+    "telefonnummer": "",
+    "haupttelefon": "",
+    "telefon privat": "home",
+    "telefon geschäftlich": "work",
+    "telefon firma": "work",
+    "weiteres telefon": "other",
+    "mobiltelefon": "cell",
+    "telefon mobil": "cell",
+    "mobilnummer": "cell",
+    "autotelefon": "car",
+    "fax privat": "home,fax",
+    "fax geschäftlich": "work,fax",
+    "weiteres fax": "other,fax",
+    "faxnummer": "fax",
     "tel": "",
     "primary phone": "",
     "other phone": "other",
@@ -111,6 +145,10 @@ URLS = {
     "web page": "",
     "url": "",
     "homepage": "",
+    "webseite": "",
+    "internetseite": "",
+    "webseite privat": "home",
+    "webseite geschäftlich": "work",
     "personal web page": "home",
     "web page 1": "work",
     "web page 2": "home",
@@ -135,11 +173,31 @@ ADDRESS_WORDS = {
     "extended address": "extended",
     "formatted": "formatted",
 }
+# German Outlook says the kind after the word, and "weiterer Ort" for another one.
+GERMAN_WORDS = {
+    "strasse": "street",
+    "strasse 2": "extended",
+    "ort": "city",
+    "stadt": "city",
+    "region": "region",
+    "bundesland": "region",
+    "bundesland kanton": "region",
+    "kanton": "region",
+    "postleitzahl": "postal_code",
+    "plz": "postal_code",
+    "land": "country",
+    "land region": "country",
+    "postfach": "po_box",
+}
+GERMAN_KINDS = {"geschäftlich": "work", "privat": "home"}
+
 # The same without the kind, as home-made lists have them.
 PLAIN_ADDRESS = {
     **{word: part for word, part in ADDRESS_WORDS.items() if word not in ("city", "formatted")},
     "strasse": "street",
-    "straße": "street",
+    "postleitzahl": "postal_code",
+    "bundesland": "region",
+    "postfach": "po_box",
     "plz": "postal_code",
     "land": "country",
     "postcode": "postal_code",
@@ -150,6 +208,11 @@ _NUMBERED = re.compile(
     rf"(type|label|value|{'|'.join(word for word in ADDRESS_WORDS if word != 'address')})\Z"
 )
 _SPELLED_NUMBER = re.compile(r"(.+?)(?: (\d{1,2}))?( address)?\Z")
+_GERMAN_ADDRESS = re.compile(
+    r"(?=weitere|.* (?:geschäftlich|privat))(weitere[rs]? (?:[re] )?)?"
+    rf"({'|'.join(sorted(GERMAN_WORDS, key=len, reverse=True))})"
+    r"(?: (geschäftlich|privat))?( 2)?\Z"
+)
 _NOT_WORD = re.compile(r"[\W_]+")
 _PARTS_OF_DATE = re.compile(r"(\d{1,4})[/.\-](\d{1,2})[/.\-](\d{1,4})(?:[ T].*)?\Z")
 
@@ -220,7 +283,7 @@ class ContactTable:
         self._fillers = [
             _filler(plain, heading, has_job_title) for plain, heading in zip(simple, headings, strict=True)
         ]
-        self._date_columns = [i for i, plain in enumerate(simple) if plain in ("birthday", "anniversary", "geburtstag")]
+        self._date_columns = [i for i, plain in enumerate(simple) if plain in DATE_HEADINGS]
 
     def learn(self, rows: Iterable[list[str]]) -> None:
         """Find out from some rows which way round the table's dates are."""
@@ -314,11 +377,11 @@ def _filler(plain: str, heading: str, has_job_title: bool) -> _Filler:
         return lambda state, text, order: state["departments"].append(text)
     if plain in CATEGORIES:
         return _categories
-    if plain in ("birthday", "geburtstag", "date of birth"):
+    if plain in ("birthday", "geburtstag", "date of birth", "geburtsdatum"):
         return _birthday
     if plain in ("birth year", "birth month", "birth day"):
         return lambda state, text, order: state.setdefault("_birth", {}).setdefault(plain[6:], text)
-    if plain == "anniversary":
+    if plain in ("anniversary", "jahrestag"):
         return lambda state, text, order: _anniversary(state, text, order, heading)
     if plain in PLAIN:
         return _in_attribute(PLAIN[plain], heading)
@@ -327,7 +390,19 @@ def _filler(plain: str, heading: str, has_job_title: bool) -> _Filler:
     kind, _, word = plain.partition(" ")
     if kind in ADDRESS_KINDS and word in ADDRESS_WORDS:
         return _in_address(ADDRESS_KINDS[kind], ADDRESS_WORDS[word], heading)
+    german = _german_address(plain)
+    if german is not None:
+        return _in_address(*german, heading)
     return lambda state, text, order: _keep(state, heading, text)
+
+
+def _german_address(plain: str) -> tuple[str, str] | None:
+    """The kind and part of an address in "Straße geschäftlich 2", "Weiterer Ort" and the like; None if it is none."""
+    match = _GERMAN_ADDRESS.match(plain)
+    if match is None:
+        return None
+    word = f"{match[2]}{match[4] or ''}"
+    return (GERMAN_KINDS.get(match[3] or "", "other"), GERMAN_WORDS[word]) if word in GERMAN_WORDS else None
 
 
 def _in_attribute(attribute: str, heading: str) -> _Filler:
