@@ -352,7 +352,7 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
             return f"<{type(self).__name__} {self._id}, deleted>"
         except Exception as error:
             return f"<{type(self).__name__} {self._id}, unreadable: {error}>"
-        return f"<{type(self).__name__} {self._id}{f' {named!r}' if named is not None else ''}>"
+        return f"<{type(self).__name__} {self._id}{f' {_shown(named)}' if named is not None else ''}>"
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._read()]
@@ -594,6 +594,14 @@ _RESERVED = frozenset(n for n in vars(Item) if not n.startswith("_"))
 def class_named(type_name: str) -> type[Item] | None:
     """The imported class whose records have this type name."""
     return _classes.get(type_name)
+
+
+def _shown(value: Any) -> str:
+    """What `repr` says, which refuses integers of thousands of digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        return hex(value) if isinstance(value, int) else f"{type(value).__name__} with a very large number"
 
 
 def _convert_item(value: Any, store: Store | None) -> Reference | None:

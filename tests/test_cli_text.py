@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import decimal
 import enum
@@ -95,6 +96,25 @@ class Colour(enum.Enum):
 def test_each_kind_of_value_is_shown(value: Any, shown: str, in_json: Any) -> None:
     assert describe(value) == shown
     assert to_json(value) == in_json
+
+
+HUGE = 1 << 40_000  # of 12,000 digits: Python refuses to write them
+
+
+@dataclasses.dataclass(frozen=True)
+class Distance:
+    miles: int
+
+
+def test_a_number_of_thousands_of_digits_is_shown_in_hexadecimal() -> None:
+    shown = hex(HUGE)
+    assert (describe(HUGE), describe(-HUGE), describe([HUGE, 1])) == (shown, f"-{shown}", f"{shown}, 1")
+    assert json.loads(json_text({"a": HUGE, "b": [{HUGE: -HUGE}, {HUGE}], "c": Distance(HUGE)})) == {
+        "a": shown,
+        "b": [{shown: f"-{shown}"}, [shown]],
+        "c": {"miles": shown},
+    }
+    assert describe(Distance(HUGE)) == "a Distance with a very large number"
 
 
 def test_sizes_and_counts_are_in_words() -> None:

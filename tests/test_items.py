@@ -370,6 +370,8 @@ def test_an_item_is_true_and_shows_itself_by_name(store: Store) -> None:
     assert repr(ada) == "<Contact 1 'Ada'>"
     assert repr(Item(store, title="Milk")) == "<Item 2 'Milk'>"
     assert repr(Item(store)) == "<Item 3>"
+    assert repr(Item(store, name=1 << 40_000)) == f"<Item 4 {1 << 40_000:#x}>"
+    assert repr(Item(store, name=[1 << 40_000])) == "<Item 5 list with a very large number>"
 
 
 def test_dir_lists_what_an_item_holds(store: Store) -> None:

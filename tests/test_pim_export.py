@@ -183,6 +183,15 @@ def test_items_that_refer_to_each_other_do_so_again(store: Store, other: Store, 
     assert commits(other) == before
 
 
+@pytest.mark.parametrize("name", ["events.jsonl", "events.csv"])
+def test_a_number_of_thousands_of_digits_comes_back(store: Store, other: Store, tmp_path: Path, name: str) -> None:
+    huge = 1 << 40_000
+    open_pool(store, "event").add(Event(store, summary="Lunch", percent=huge, own=[-huge]))
+    export_pool(store, "events", tmp_path / name)
+    assert import_file(other, tmp_path / name).added == 1
+    assert [(event.percent, event.own) for event in other.pool("events")] == [(huge, [-huge])]
+
+
 def test_items_that_are_alike_stay_as_many(other: Store, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     items = [{"type": "atop.Item", "id": n, "attributes": {"name": "Mary"}} for n in range(1, 6)]

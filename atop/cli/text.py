@@ -27,6 +27,7 @@ SHOWN_BYTES = 24
 # C0 and C1 controls, marks that change the direction of text, line separators, lone surrogates.
 _UNSAFE = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff"
 _UNSAFE_CHARACTER = re.compile(f"[{_UNSAFE}]")
+_HEXADECIMAL = ("0x", "-0x")
 _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -54,15 +55,19 @@ def to_json(value: Any) -> Any:
     """The value in JSON's types.
 
     Dates and times are ISO 8601, durations seconds, Decimals and UUIDs text, bytes base64, sets sorted lists.
-    An item is its id and type, a file its name, type and size. Numbers that JSON lacks (inf, nan) are text.
+    An item is its id and type, a file its name, type and size. Numbers that JSON lacks (inf, nan) are text, and so are,
+    in hexadecimal, those of more digits than Python writes (`sys.get_int_max_str_digits`) and many a parser reads.
     """
     match value:
         case None | bool():
             return value
         case enum.Enum():
             return to_json(value.value)
-        case str() | int():
+        case str():
             return value
+        case int():
+            text = _integer(value)
+            return text if text.startswith(_HEXADECIMAL) else value
         case float():
             return value if math.isfinite(value) else str(value)
         case decimal.Decimal() | uuid.UUID():
@@ -90,7 +95,22 @@ def to_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         return {field.name: to_json(getattr(value, field.name)) for field in fields}
-    return str(value)
+    return _text_of(value)
+
+
+def _integer(value: int) -> str:
+    """An integer in decimal digits, or in hexadecimal ones where Python refuses to write so many."""
+    try:
+        return str(value)
+    except ValueError:
+        return hex(value)
+
+
+def _text_of(value: Any) -> str:
+    try:
+        return str(value)
+    except ValueError:  # such an integer is somewhere in it
+        return f"a {type(value).__name__} with a very large number"
 
 
 def describe(value: Any) -> str:
@@ -104,6 +124,8 @@ def describe(value: Any) -> str:
             return plain(value)
         case enum.Enum():
             return plain(value.name)
+        case int():
+            return plain(_integer(value))
         case datetime.datetime():
             return value.isoformat(" ", "auto" if value.second or value.microsecond else "minutes")
         case bytes():
@@ -121,7 +143,7 @@ def describe(value: Any) -> str:
             return f"item {value.item_id}"
         case File() | FileInfo():
             return plain(f"{value.name or 'file'} ({size(value.size)})")
-    return plain(str(value))
+    return plain(_text_of(value))
 
 
 def _describe_item(item: Item) -> str:

@@ -9,6 +9,7 @@ carriage return) as well; numbers and telephone numbers are left as they are, si
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import inspect
 import re
@@ -85,9 +86,10 @@ def write_cell(value: Any, column: Column) -> str:
         return "true" if value else "false"
     if column.kind in _PLAIN and type(value) is _PLAIN[column.kind][0]:
         _, write, read = _PLAIN[column.kind]
-        text = write(value)
-        if repr(read(text)) == repr(value):  # not of a time with a named zone
-            return text
+        with contextlib.suppress(ValueError):  # an integer of more digits than Python writes
+            text = write(value)
+            if repr(read(text)) == repr(value):  # not of a time with a named zone
+                return text
     return f"json:{dumps(value)}"
 
 
