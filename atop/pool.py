@@ -214,18 +214,15 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
             NoTransaction: the pool is large, and a transaction is under way.
             UnstorableValue: an item has a value that cannot be ordered; the pool is as before.
         """
-        if isinstance(name, Index):
-            name, attributes, nocase, words = name.name, name.attributes, name.nocase, name.words
-        elif isinstance(name, tuple):
-            attributes = attributes or name
-        name = index_name(name)
-        chosen = (attributes,) if isinstance(attributes, str) else tuple(attributes or (name,))
+        asked = name if isinstance(name, Index) else Index(index_name(name), attributes or name, nocase, words)
+        name, attributes = plain_text(asked.name), asked.attributes or asked.name
+        chosen = (attributes,) if isinstance(attributes, str) else attributes
         if not name or not all(isinstance(a, str) and a for a in chosen):
             raise ValueError("an index needs a name and the names of attributes")
         chosen = tuple(map(plain_text, chosen))
         with_transaction = current(self._store) is not None
         definition = self._store._run(
-            lambda t: self._define(t, name, chosen, nocase, words, with_transaction),
+            lambda t: self._define(t, name, chosen, asked.nocase, asked.words, with_transaction),
             f"add index {name} to {self._called()}",
         )
         if definition.state == BUILDING and not with_transaction:
