@@ -103,6 +103,8 @@ def _make_whole(data: Path, store: Path) -> None:
 def restore(backup: str | os.PathLike[str], target: str | os.PathLike[str], *, force: bool = False) -> Path | None:
     """Make the store `target` what the backup is; returns where the store that was there before is now, or None.
 
+    Faults of the backup that are no damage (see above) are logged as warnings.
+
     Args:
         force: if a store is there, move it aside (to a name that ends in `.before-restore`) instead of refusing.
 

@@ -15,6 +15,7 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -225,9 +226,11 @@ class FileArea:
         path = self.path_of(digest)
         with self._placing:
             try:
-                status = path.stat()
+                status = path.lstat()
             except FileNotFoundError:
                 return None
+            if not stat.S_ISREG(status.st_mode):
+                return None  # not one of ours: left alone
             if used(digest) or time.time() - status.st_mtime < older_than:
                 return None
             path.unlink()

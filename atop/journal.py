@@ -158,7 +158,7 @@ def commit_at(engine: Engine, number: int) -> Commit:
 
 def commits_back(engine: Engine, before: int | None = None) -> Iterator[Commit]:
     """All commits, latest first, from the one before number `before` on."""
-    stop = END if before is None else pack_u64(max(before, 0))
+    stop = END if before is None else pack_u64(min(max(before, 0), 1 << 63))
     while pairs := engine.pairs(JOURNAL, b"", stop, CHUNK, reverse=True):
         for key, record in pairs:
             yield decode_commit(key, record)

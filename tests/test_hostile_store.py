@@ -347,3 +347,18 @@ def test_a_pool_that_has_had_all_index_numbers_says_so_and_stays_as_it_is(store:
         pool.add_index("born")
     assert store.head == before
     assert store.verify().problems == []
+
+
+def test_a_number_past_all_commits_is_after_the_last(store: Store) -> None:
+    Item(store)
+    assert [commit.number for commit in store.history(before=1 << 70)] == [1]
+
+
+def test_what_is_no_file_of_contents_is_left_alone_by_compaction(store: Store) -> None:
+    directory = store.path / "files" / "ab" / ("0" * 62)
+    directory.mkdir(parents=True)
+    link = directory.with_name("1" * 62)
+    link.symlink_to(store.path / "data" / "items.db")
+    assert store.compact(grace=0).files == 0
+    assert directory.is_dir()
+    assert link.is_symlink()
