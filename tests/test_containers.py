@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import heapq
 import operator
 import threading
 from collections import Counter, OrderedDict, defaultdict
@@ -175,6 +176,30 @@ def test_a_copy_of_a_set_can_be_changed_and_changes_nothing(store: Store) -> Non
     mine = note.words.copy()
     mine.add(2)
     assert (mine, note.words) == ({1, 2}, {1})
+
+
+@pytest.mark.parametrize(
+    ("attribute", "past", "then"),
+    [
+        ("tags", lambda tags: heapq.heappush(tags, 1), lambda tags: tags.append(9)),
+        ("fields", lambda fields: dict.__setitem__(fields, "b", 2), lambda fields: fields.update(c=3)),
+        ("words", lambda words: set.add(words, "b"), lambda words: words.add("c")),
+    ],
+)
+def test_a_change_past_the_methods_of_a_container_is_noticed_by_the_next_one_and_loses_nothing(
+    store: Store, attribute: str, past: Any, then: Any
+) -> None:
+    note = Note(store, tags=[3], fields={"a": 1}, words={"a"})
+    before = next(note.history(1))
+    held = getattr(note, attribute)
+    past(held)
+    mine = copy.copy(held)
+    with pytest.raises(Conflict, match=f"{attribute} changed since"):
+        then(held)
+    assert held == mine
+    assert next(note.history(1)) == before
+    setattr(note, attribute, mine)
+    assert getattr(note, attribute) == mine == next(note.history(1)).attributes[attribute]
 
 
 def test_subclasses_of_containers_become_plain_ones(open_store) -> None:
