@@ -618,3 +618,11 @@ def test_a_name_that_came_so_and_a_changed_part_stay(store: Store, tmp_path: Pat
     ada.name = "Ada"
     ada.family = "King"
     assert {"FN:Ada", "N:King;Ada;;;"} <= set(exported(store, tmp_path))
+
+
+def test_attendees_and_alarms_without_some_of_their_keys_are_written(store: Store, tmp_path: Path) -> None:
+    start = datetime.datetime(2024, 7, 5, 9, tzinfo=UTC)
+    event = Event(store, summary="Tea", start=start, attendees=[{"name": "Ada"}], alarms=[{"trigger": "-PT5M"}])
+    open_pool(store, "event").add(event)
+    assert export_pool(store, "events", tmp_path / "a.ics").left_out == []
+    assert "TRIGGER:-PT5M" in (tmp_path / "a.ics").read_text().splitlines()

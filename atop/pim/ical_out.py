@@ -110,7 +110,7 @@ class _EventLines:
         yield from self._recurrence()
         yield from self._details()
         for entry in state["properties"]:
-            yield format_line(entry["name"], entry["value"], entry.get("parameters"))
+            yield format_line(entry["name"], entry.get("value", ""), entry.get("parameters"))
         for alarm in state["alarms"]:
             yield from _alarm_lines(alarm)
         for text in state["components"]:
@@ -173,7 +173,7 @@ class _EventLines:
         for attendee in state["attendees"]:
             name_first = {"CN": [attendee["name"]]} if attendee.get("name") else {}
             yield format_line(
-                "ATTENDEE", _as_uri(attendee["address"]), {**name_first, **attendee.get("parameters", {})}
+                "ATTENDEE", _as_uri(attendee.get("address", "")), {**name_first, **attendee.get("parameters", {})}
             )
         for attachment in state["attachments"]:
             yield _attachment_line(attachment)
@@ -211,14 +211,14 @@ def _as_uri(address: str) -> str:
 
 def _alarm_lines(alarm: Mapping[str, Any]) -> Iterator[str]:
     yield "BEGIN:VALARM"
-    if alarm["action"]:
+    if alarm.get("action"):
         yield f"ACTION:{escape(alarm['action'])}"
-    if alarm["trigger"]:
+    if alarm.get("trigger"):
         yield format_line("TRIGGER", alarm["trigger"], alarm.get("parameters"))
     if "description" in alarm:
         yield f"DESCRIPTION:{escape(alarm['description'])}"
     for entry in alarm.get("properties", ()):
-        yield format_line(entry["name"], entry["value"], entry.get("parameters"))
+        yield format_line(entry["name"], entry.get("value", ""), entry.get("parameters"))
     yield "END:VALARM"
 
 
@@ -250,7 +250,7 @@ def _note_lines(state: Mapping[str, Any]) -> Iterator[str]:
     for attachment in state["attachments"]:
         yield _attachment_line(attachment)
     for entry in state["properties"]:
-        yield format_line(entry["name"], entry["value"], entry.get("parameters"))
+        yield format_line(entry["name"], entry.get("value", ""), entry.get("parameters"))
     for text in state["components"]:
         yield from text.split("\n")
     yield "END:VJOURNAL"
