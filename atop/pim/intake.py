@@ -29,7 +29,7 @@ from atop.errors import (
 )
 from atop.item import class_named
 from atop.pim import incoming, revisions
-from atop.pim.incoming import IMPORT_KEY, IMPORT_MARK, Broken, Content, Kind, Record, is_pool_name
+from atop.pim.incoming import IMPORT_KEY, IMPORT_MARK, MAX_SHOWN_NAME, Broken, Content, Kind, Record, is_pool_name
 from atop.pim.items import CLASSES, KINDS, POOLS, open_pool
 from atop.pim.jsonl import Referring
 from atop.pim.matching import Matcher, Survey
@@ -119,6 +119,7 @@ class Intake:
             self._skip(found.line, found.reason)
             return
         problem = self._check_pool(found) if found.kind == "item" else ""
+        problem = problem or _check_names(found)
         if problem:
             self._skip(found.line, problem)
             return
@@ -444,6 +445,14 @@ class Intake:
 def _origin(key: Any) -> str:
     """The store that an export is of, from the uid of one of its items."""
     return key.rpartition(":")[0] if isinstance(key, str) else ""
+
+
+def _check_names(record: Record) -> str:
+    """Why the attributes that a record of an export names cannot be set; empty if they can."""
+    for name in (*record.state, *record.references):
+        if name.startswith("_"):
+            return f"names {name[:MAX_SHOWN_NAME]!r}, and an attribute's name does not begin with an underscore"
+    return ""
 
 
 def _mark_of(item: Item) -> str:
