@@ -254,6 +254,10 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
         if set(map(type, attributes)) != _PLAIN_NAMES:
             attributes = {plain_text(name): value for name, value in attributes.items()}
         for name, value in attributes.items():
+            if name[:1] == "_":
+                raise TypeError(
+                    f"{cls.__name__}: {name!r} begins with an underscore, so it is not stored: set it later"
+                )
             if type(value) not in ATOMS:
                 attributes[name] = to_stored(value, f"{cls.__name__}.{name}", store)
             if name not in fields and not self._stores(name):
