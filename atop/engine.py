@@ -121,8 +121,11 @@ class Engine(Calls):
         cursor = self._tables[JOURNAL].cursor()
         try:
             last = cursor.last()
+        except db.DBRunRecoveryError as error:
+            raise explained(error, self.path.parent, JOURNAL) from error
         finally:
-            cursor.close()
+            with contextlib.suppress(db.DBError):  # what the read has met is the error to tell
+                cursor.close()
         if last is None:
             self.head = Head(0, ZERO_CHAIN)
         else:
