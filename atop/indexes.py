@@ -11,7 +11,7 @@ import enum
 import re
 import struct
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from atop.errors import UnstorableValue
@@ -57,6 +57,13 @@ class Plan(NamedTuple):
     members: bytes
     indexes: tuple[tuple[bytes, IndexDefinition], ...]
     by_attribute: dict[str, tuple[tuple[bytes, IndexDefinition], ...]]  # the indexes that an attribute is a part of
+
+    def affected(self, changed: Collection[str]) -> Iterable[tuple[bytes, IndexDefinition]]:
+        """The indexes that a change of these attributes concerns."""
+        if len(changed) == 1:
+            (name,) = changed
+            return self.by_attribute.get(name, ())
+        return {index[0]: index for name in changed for index in self.by_attribute.get(name, ())}.values()
 
 
 def make_plan(pool_id: int, definitions: Mapping[str, Sequence[Any]]) -> Plan:

@@ -219,7 +219,7 @@ class Builder:
             old_values.update({n: v for n, v in before.items() if n not in after})
         changed = {*old_values, *new_values}
         pools_differ = pools != raw.pools
-        self._index_again(item_id, entry, raw, changed, pools_differ)
+        self._index_again(item_id, entry, raw, after, changed)
         if not (changed or pools_differ or entry.touched):
             return  # its schema alone is not worth a write: the upgrade runs again at the next read
         record = encode(self._commit_id, base.type_name, base.schema, after, pools)
@@ -246,21 +246,22 @@ class Builder:
         state = new_state(State, (self._commit_id, base.type_name, base.schema, after, pools, None))
         self.states.append((entry.item, state))
 
-    def _index_again(self, item_id: int, entry: Entry, raw: State, changed: set[str], pools_differ: bool) -> None:
+    def _index_again(self, item_id: int, entry: Entry, raw: State, after: dict[str, Any], changed: set[str]) -> None:
         """The index entries that a changed item loses and gains."""
-        if pools_differ or not self._transaction.entries.keys().isdisjoint(entry.pools):
+        if entry.pools != raw.pools or not self._transaction.entries.keys().isdisjoint(entry.pools):
             old_keys, new_keys = self._transaction.entry_keys(item_id, entry)
             self._index += [(k, None) for k in old_keys - new_keys]
             self._index += [(k, b"") for k in new_keys - old_keys]
             return
         key = pack_u64(item_id)
         for pool_id in entry.pools:
-            by_attribute = self._plan(pool_id).by_attribute
-            affected = {index for name in changed for index in by_attribute.get(name, ())}
-            for prefix, definition in affected:
+            for prefix, definition in self._plan(pool_id).affected(changed):
                 old = index_keys(prefix, definition, raw.attributes, key)
-                new = index_keys(prefix, definition, entry.stored(), key)
-                if old != new:
+                new = index_keys(prefix, definition, after, key)
+                if len(old) == len(new) == 1:
+                    if old != new:
+                        self._index += ((old[0], None), (new[0], b""))
+                else:
                     self._index += [(k, None) for k in set(old).difference(new)]
                     self._index += [(k, b"") for k in set(new).difference(old)]
 
