@@ -25,7 +25,17 @@ from typing import Any, TypeVar
 
 from berkeleydb import db
 
-from atop.environment import COMMITS, TABLES, Environment, Place, commits_in_log, explained, is_bystander
+from atop.environment import (
+    COMMITS,
+    TABLES,
+    Environment,
+    Place,
+    commits_in_log,
+    explained,
+    free_space,
+    is_bystander,
+    is_out_of_locks,
+)
 from atop.errors import AtopError, StoreClosed, StoreDamaged, StoreError, StoreFull, UnsupportedStore
 from atop.gate import Gate
 from atop.records import pack_u64
@@ -42,8 +52,9 @@ MAX_DEADLOCKS = 1_000
 MAX_BYSTANDING = 5
 # How long, in seconds, a reader waits for a large transaction that has taken the last lock there is.
 LOCK_PATIENCE = 30.0
-# How often, in seconds, calls try to open an environment again that could not be opened for want of space.
-RETRY_SECONDS = 0.5
+# How often, in seconds, calls try to open an environment again that could not be opened for want of space; and how
+# much more space, in bytes, has them try at once.
+RETRY_SECONDS, RETRY_SPACE = 0.5, 1 << 20
 # How long a call waits, in seconds, before it tries again while Berkeley DB replaces the history of a replica.
 LOCKOUT_SECONDS = 0.001
 
@@ -86,7 +97,7 @@ class Calls:
         self._inside = self._gate.inside
         self._closing = self._closed = self._forked = False
         self._down: AtopError | None = None  # why no environment is open
-        self._retry_at = 0.0
+        self._retry_at, self._retry_space = 0.0, 0
         self._writing: str | None = None  # the table that is being written, for errors
         self._era = 0  # counts the failures; calls that overlap one can tell by it
         self._write_lock = threading.RLock()
@@ -141,7 +152,7 @@ class Calls:
             tries += 1
             if isinstance(failure, db.DBLockDeadlockError) and tries < MAX_DEADLOCKS:
                 time.sleep(min(tries, 100) * 0.000_01)
-            elif isinstance(failure, MemoryError) and not writing:
+            elif is_out_of_locks(failure) and not writing:
                 deadline = deadline or time.monotonic() + LOCK_PATIENCE
                 if time.monotonic() > deadline:
                     raise StoreError(f"no lock to be had in {LOCK_PATIENCE:.0f} s: try again", self.path.parent)
@@ -176,12 +187,24 @@ class Calls:
         down = self._down
         if down is None:
             return
-        if not isinstance(down, (StoreDamaged, UnsupportedStore)) and time.monotonic() >= self._retry_at:
+        if self._may_retry(down):
             with self._gate.alone():
-                if self._down is not None and not self._closed and time.monotonic() >= self._retry_at:
+                if self._down is down and not self._closed:
                     self._reopen()
         if (down := self._down) is not None:
             raise copy.copy(down)
+
+    def _may_retry(self, down: AtopError) -> bool:
+        """Whether it is time to try to open the environment again: at once, when there is more room than there was."""
+        if isinstance(down, (StoreDamaged, UnsupportedStore)):
+            return False
+        return time.monotonic() >= self._retry_at or self._space() > self._retry_space + RETRY_SPACE
+
+    def _space(self) -> int:
+        try:
+            return free_space(self.path)
+        except StoreError:
+            return 0
 
     def closed_error(self) -> StoreClosed:
         """The error for a store that is closed, or was never this process's."""
@@ -227,12 +250,13 @@ class Calls:
                 self._era += 1
                 self._down = cause
                 self._environment.abandon()
+                self.on_recovery()  # what was read, and what was committed and not flushed, may be gone
                 self._reopen()
 
     def _reopen(self) -> None:
         """Alone: open the environment; then, or if that fails, tell of every commit in doubt whether it was kept."""
         cause, start = self._down, self._environment.start
-        self._retry_at = time.monotonic() + RETRY_SECONDS
+        self._retry_at, self._retry_space = time.monotonic() + RETRY_SECONDS, self._space()
         try:
             self._use(self._new_environment())
         except AtopError as error:

@@ -48,7 +48,9 @@ LOG = "log"  # stands for the log files where an error names a table
 FORMAT_VERSION = 1
 FORMAT_KEY = b"\0format"
 
-PAGE_SIZE = 8192
+# What file systems and disks write as a whole. A larger page that a power failure, or a full disk, leaves half-written
+# cannot be recovered: the log has what changed in a page, and needs the page to be the old one or the new.
+PAGE_SIZE = 4096
 LOG_BUFFER = 1 << 20
 LOG_FILE = 16 << 20
 # Locks that one transaction may hold, one for each page it touches: 100,000 items with four indexes in a store of many
@@ -68,6 +70,8 @@ _COMMIT_TYPE, _COMMIT_CODE = 10, 1
 # A log file begins with 12 bytes of its own, then magic number and version, in the byte order of the machine.
 _LOG_HEADER: Final = struct.Struct("=12xII")
 _LOG_MAGIC, _LOG_VERSION, _LATEST_LOG_VERSION = 0x040988, 19, 40
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 Place = tuple[int, int]  # in the log: file number, offset
 
@@ -228,12 +232,12 @@ class Environment:
 
     def _why_not(self, error: BaseException) -> AtopError:
         """Why the environment does not open: of a recovery that fails, Berkeley DB does not say why."""
-        if isinstance(error, MemoryError):
-            return StoreError(f"there is not enough memory to open {self.path.parent}: {error}", self.path.parent)
         if not isinstance(error, db.DBRunRecoveryError):
             return explained(error, self.path.parent)
-        if not _has_room(self.path):
-            return StoreFull(f"the disk of {self.path.parent} is full: make room and try again", self.path.parent)
+        try:
+            _try_writing(self.path)
+        except OSError as reason:
+            return explained(reason, self.path.parent)
         if (problem := log_problem(self.path)) is not None:
             return self._damaged(problem, LOG)
         for name in TABLES:
@@ -327,11 +331,16 @@ def explained(error: BaseException, store: Path, table: str | None = None) -> At
     if isinstance(error, AtopError):
         return error
     code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
-    if isinstance(error, MemoryError) or code == errno.ENOMEM:
+    # A backup says EPERM, and only in the text what it was; a cache whose pages cannot be written says ENOMEM.
+    no_space = code in _NO_SPACE or any(os.strerror(reason) in str(error) for reason in _NO_SPACE)
+    no_cache = "buffer cache" in str(error) and free_space(store) < LITTLE_SPACE
+    if is_out_of_locks(error):
         return TransactionTooLarge(
             f"the transaction touches more pages than the {MAX_LOCKS:,} that can be locked at once: split it"
         )
-    if code in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, MemoryError) and not no_cache:
+        return StoreError(f"there is not enough memory for {store}: {_told(error)}", store)
+    if no_space or no_cache:
         return StoreFull(f"the disk of {store} is full: make room and try again", store)
     if code in (errno.EROFS, errno.EACCES, errno.EPERM):
         return StoreReadOnly(f"{store} cannot be written: check its permissions and its disk", store)
@@ -358,25 +367,31 @@ def is_bystander(error: BaseException) -> bool:
     return isinstance(error, db.DBRunRecoveryError) and "BDB0060" in str(error)
 
 
+def is_out_of_locks(error: BaseException) -> bool:
+    """Whether a call failed because the table of locks is full."""
+    return isinstance(error, MemoryError) and "Lock table" in str(error)
+
+
 def free_space(path: Path) -> int:
-    """The bytes that may still be written to the disk that has `path`."""
-    status = os.statvfs(path)
+    """The bytes that may still be written to the disk that has `path`. Raises `StoreError` if that is gone."""
+    try:
+        status = os.statvfs(path)
+    except OSError as error:
+        raise explained(error, path) from error
     return status.f_bavail * status.f_frsize
 
 
-def _has_room(path: Path) -> bool:
-    """Whether there is room for more than a little. It asks by taking it, because of quotas."""
-    probe = path / "room.new"
+def _try_writing(data: Path) -> None:
+    """Raise OSError if the files in `data` cannot be written, or no more than a little; because of a quota, say."""
+    for path in data.iterdir():
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+    probe = data / "room.new"
+    fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            os.posix_fallocate(fd, 0, LITTLE_SPACE)
-        finally:
-            os.close(fd)
-            probe.unlink()
-    except OSError as error:
-        return error.errno not in (errno.ENOSPC, errno.EDQUOT)
-    return True
+        os.posix_fallocate(fd, 0, LITTLE_SPACE)
+    finally:
+        os.close(fd)
+        probe.unlink()
 
 
 def page_problem(path: Path) -> str | None:
