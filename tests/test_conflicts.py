@@ -248,7 +248,7 @@ def test_counting_threads_lose_no_increment(store: Store) -> None:
 
 
 def test_readers_see_a_commit_whole_or_not_at_all_in_queries(store: Store) -> None:
-    """Each commit moves the only member that has the key: a query in a transaction finds just one."""
+    """Each commit passes the key on from one member to the next: no query in a transaction finds two that have it."""
     pool = store.pool("tokens", indexes=["has"])
     items = [Item(store, has=n == 0) for n in range(5)]
     for item in items:

@@ -24,10 +24,6 @@ class Account(Item):
         return self.balance
 
 
-class Failure(Exception):
-    pass
-
-
 def in_thread(function: Callable[[], object]) -> None:
     """Run `function` in another thread, and wait for it; what it raises is raised here."""
     with ThreadPoolExecutor(1) as pool:
