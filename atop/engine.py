@@ -61,7 +61,7 @@ T = TypeVar("T")
 Durability = Literal["flushed", "replicated", "buffered"]
 
 # One 32nd of the memory there is, within these bounds. It counts as memory of the process, and the kernel caches too.
-SMALLEST_CACHE, LARGEST_CACHE = 8 << 20, 176 << 20
+SMALLEST_CACHE, LARGEST_CACHE = 8 << 20, 172 << 20
 # The most operations of one WriteSet: at the worst every one is on a page of its own.
 MAX_OPERATIONS = 1_000_000
 # How much may be logged between checkpoints (bounds recovery), and how long a checkpoint may be put off.

@@ -9,6 +9,9 @@ shorter tuple stands for all that begin with it.
 A loop over a pool or a query may change and delete what it is given. It never meets an item that is gone, or has
 another key by then. An item whose key it moves ahead comes again, and what it adds ahead comes too: such a loop goes
 over `list(...)` of the query.
+
+The module is long because members, definitions and queries of a pool share one table and one set of rules for reading
+it beside writers; apart, each would have to repeat them.
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@
             people.add(Contact(store, name="Ada Lovelace"))
 
 Every method may be called by any thread. What a call changes outside of a transaction is a transaction of its own.
+
+The module is long because it is the public face of the store: most of it says what its methods promise, and each hands
+on to the module that does the work.
 """
 
 from __future__ import annotations

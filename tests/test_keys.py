@@ -88,9 +88,7 @@ decimals = (
 )
 numbers = integers | floats | decimals
 # Many values that are the same number, or next to each other, in different types.
-near_numbers = (
-    small_integers | small_integers.map(float) | small_integers.map(lambda n: Decimal(n) / 8) | floats
-)
+near_numbers = small_integers | small_integers.map(float) | small_integers.map(lambda n: Decimal(n) / 8) | floats
 
 offsets = st.integers(-86_399_999_999, 86_399_999_999).map(
     lambda microseconds: datetime.timezone(datetime.timedelta(microseconds=microseconds))
@@ -114,9 +112,7 @@ scalars = st.one_of(
     st.integers(0, 2**64 - 1).map(ItemKey),
 )
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=6)
-similar = st.sampled_from(
-    [None, False, 0, 1, 0.5, b"", b"\0", "", "\0", "\1", "a", "a\0", "a\1", "ab", (), ("",)]
-)
+similar = st.sampled_from([None, False, 0, 1, 0.5, b"", b"\0", "", "\0", "\1", "a", "a\0", "a\1", "ab", (), ("",)])
 
 
 def assert_same_order(a: object, b: object) -> None:
