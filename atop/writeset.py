@@ -208,15 +208,23 @@ class Builder:
         before, after, pools = raw.attributes, entry.stored(), entry.pools
         old_values: dict[str, Any] = {}  # of the attributes that differ
         new_values: dict[str, Any] = {}
+        added: list[str] = []
+        simple = True  # whether no value that differs can hold a reference or a file
         for name in [n for n, v in after.items() if before.get(n, _ABSENT) is not v]:
             value = after[name]
-            if name not in before:
-                new_values[name] = value
-            elif not same(before[name], value):
-                old_values[name] = before[name]
-                new_values[name] = value
-        if len(before) > len(after) + len(old_values) - len(new_values):
+            if name in before:
+                old = before[name]
+                if same(old, value):
+                    continue
+                old_values[name] = old
+                simple = simple and type(old) in SIMPLE
+            else:
+                added.append(name)
+            new_values[name] = value
+            simple = simple and type(value) in SIMPLE
+        if len(before) > len(after) - len(added):
             old_values.update({n: v for n, v in before.items() if n not in after})
+            simple = False
         changed = {*old_values, *new_values}
         pools_differ = pools != raw.pools
         self._index_again(item_id, entry, raw, after, changed)
@@ -228,17 +236,17 @@ class Builder:
         if pools_differ:
             self._members.update(set(pools) - set(raw.pools))
             self._members.subtract(set(raw.pools) - set(pools))
-        if not (_all_atoms(old_values) and _all_atoms(new_values)):
+        if not simple:
             self._refer(item_id, entry, old_values, new_values)
             self._use_files(old_values, new_values)
-        self._journal_values(old_values)
+            self._journal_values(old_values)
         self._changes.append(
             (
                 UPDATED,
                 item_id,
                 raw.version,
                 old_values,
-                tuple([n for n in new_values if n not in old_values]),
+                tuple(added),
                 raw.pools if pools_differ else None,
                 None if raw.schema == base.schema else (raw.type_name, raw.schema),
             )
@@ -293,12 +301,11 @@ class Builder:
                 self._files[value.digest] += 1
 
 
+# Types of which no value is a reference, a file, or in need of help to be pickled.
+SIMPLE = (ATOMS & SELF_PICKLING) - {Reference, FileInfo}
+
 _ABSENT: Any = object()
 _NOTHING = State(0, "", 0, {}, ())
-
-
-def _all_atoms(values: dict[str, Any]) -> bool:
-    return ATOMS.issuperset(map(type, values.values()))
 
 
 def _key(operation: Operation) -> bytes:
