@@ -42,10 +42,11 @@ from atop.environment import (
     MAX_LOCKS,
     PAGE_SIZE,
     TABLES,
+    close_quietly,
+    cursor_over,
     damaged,
     explained,
     free_space,
-    log_problem,
     page_problem,
 )
 from atop.errors import AtopError, Conflict, StoreFull, TransactionTooLarge
@@ -118,14 +119,8 @@ class Engine(Calls):
         self.sequence += 2
 
     def _read_head(self) -> None:
-        cursor = self._tables[JOURNAL].cursor()
-        try:
+        with cursor_over(self._tables[JOURNAL]) as cursor:
             last = cursor.last()
-        except db.DBRunRecoveryError as error:
-            raise explained(error, self.path.parent, JOURNAL) from error
-        finally:
-            with contextlib.suppress(db.DBError):  # what the read has met is the error to tell
-                cursor.close()
         if last is None:
             self.head = Head(0, ZERO_CHAIN)
         else:
@@ -185,21 +180,20 @@ class Engine(Calls):
         number, chain = self.head
         changed: list[int] = []
         # A cursor is refused at once while history is replaced; a plain get would sleep for seconds.
-        cursor = self._tables[JOURNAL].cursor()
         try:
-            pair = cursor.set(pack_u64(number)) if number else None
-            rewritten = bool(number) and (pair is None or pair[1][:CHAIN_SIZE] != chain)
-            pair = None if rewritten else cursor.set_range(pack_u64(number + 1))
-            while pair is not None:
-                key, record = pair
-                scan_pickle(record, CHAIN_SIZE + 8)
-                _, when, _, changes = loads(record[CHAIN_SIZE + 8 :])
-                changed += [change[1] for change in changes]
-                self.last_time = max(self.last_time, when)
-                self.head = Head(unpack_u64(key)[0], record[:CHAIN_SIZE])
-                pair = cursor.next()
+            with cursor_over(self._tables[JOURNAL]) as cursor:
+                pair = cursor.set(pack_u64(number)) if number else None
+                rewritten = bool(number) and (pair is None or pair[1][:CHAIN_SIZE] != chain)
+                pair = None if rewritten else cursor.set_range(pack_u64(number + 1))
+                while pair is not None:
+                    key, record = pair
+                    scan_pickle(record, CHAIN_SIZE + 8)
+                    _, when, _, changes = loads(record[CHAIN_SIZE + 8 :])
+                    changed += [change[1] for change in changes]
+                    self.last_time = max(self.last_time, when)
+                    self.head = Head(unpack_u64(key)[0], record[:CHAIN_SIZE])
+                    pair = cursor.next()
         finally:
-            cursor.close()
             if self.head.number != number:
                 self.on_applied(changed)
         if rewritten:
@@ -281,8 +275,10 @@ class Engine(Calls):
                         if len(found) >= limit:
                             break
                         pair = step()
-            finally:
-                cursor.close()
+            except BaseException:
+                close_quietly(cursor)
+                raise
+            cursor.close()
             return found
 
         return self._call(table, scan) if limit > 0 else []
@@ -515,12 +511,9 @@ class Engine(Calls):
             cursor.close()
 
     def _has(self, table: str, prefix: bytes, txn: Any) -> bool:
-        cursor = self._tables[table].cursor(txn)
-        try:
+        with cursor_over(self._tables[table], txn) as cursor:
             pair = cursor.set_range(prefix)
             return pair is not None and pair[0].startswith(prefix)
-        finally:
-            cursor.close()
 
     def _check_space(self, write_set: WriteSet) -> None:
         needed = RESERVE + 4 * write_set.length
@@ -639,12 +632,19 @@ class Engine(Calls):
         return count
 
     def verify_pages(self) -> Iterator[str]:
-        """A line for each table whose pages are damaged, and for the log. Commits must be kept out meanwhile."""
+        """A line for each table whose pages are damaged, and for the log. Commits must be kept out meanwhile.
+
+        A damaged log is replaced, as long as the tables have what was in it: opened with it, the store would lose that.
+        """
         self.checkpoint()
         for name in TABLES:
             if (problem := page_problem(self.path / f"{name}.db")) is not None:
                 yield f"table {name}: {problem}"
-        if (problem := log_problem(self.path)) is not None:
+        problem = self._call(None, self._environment.log_problem)
+        if problem is not None and self._replication is None:
+            self._call(None, self._environment.renew_log)
+            problem += "; it was replaced just now, and nothing is lost"
+        if problem is not None:
             yield f"{LOG}: {problem}"
 
     def backup(self, target: Path) -> None:

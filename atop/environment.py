@@ -61,15 +61,20 @@ SETTINGS = b"set_lk_tablesize 65536\n"
 # With less free space than this, in bytes, a recovery that fails has failed for want of it.
 LITTLE_SPACE = 8 << 20
 
+# What is written to the log, many times, to fill a file of it. Berkeley DB crashes when it is given far more at once.
+FILLER = b"-" * 2_000
+
 # The name of the file in local/ that says how far the log is known to reach.
 MARK = "log-mark"
 
 # What a commit looks like in the log: record type 10, transaction id, the transaction's record before, and 1.
 _COMMIT_RECORD: Final = struct.Struct("=II8xI")
 _COMMIT_TYPE, _COMMIT_CODE = 10, 1
-# A log file begins with 12 bytes of its own, then magic number and version, in the byte order of the machine.
-_LOG_HEADER: Final = struct.Struct("=12xII")
+# A file begins with 12 bytes of its own, then magic number and version, in the byte order of the machine. Versions past
+# the latest that there may be are damage.
+_HEADER: Final = struct.Struct("=12xII")
 _LOG_MAGIC, _LOG_VERSION, _LATEST_LOG_VERSION = 0x040988, 19, 40
+_BTREE_MAGIC, _BTREE_VERSIONS, _LATEST_BTREE_VERSION = 0x053162, (8, 9), 20
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -93,6 +98,7 @@ class Environment:
         try:
             self.path.mkdir(mode=0o700, exist_ok=True)
             self._settle_settings()
+            _check_versions(self.path)
             self._check_log()
             self.env = self._open_environment(cache_size)
             if replication is not None:
@@ -119,7 +125,6 @@ class Environment:
     def _check_log(self) -> None:
         """Refuse a log that ends before where it is known to have reached: opening it would undo what is missing."""
         mark = self._read_mark()
-        _check_log_version(self.path)
         if mark is None:
             return
         end = log_end(self.path)
@@ -175,7 +180,9 @@ class Environment:
             self._check_holes()
             return
         for name, table in self.tables.items():
-            if _first(table) is not None:
+            with cursor_over(table) as cursor:
+                empty = cursor.first() is None
+            if not empty:
                 raise self._damaged(f"it holds records, and the table {CATALOG} says that it is new", name)
         txn = self.env.txn_begin()
         self.tables[CATALOG].put(FORMAT_KEY, pack_u64(FORMAT_VERSION), txn)
@@ -272,6 +279,19 @@ class Environment:
             if int(name.rpartition(".")[2]) >= needed:
                 break
             (self.path / name).unlink(missing_ok=True)
+
+    def log_problem(self) -> str | None:
+        """What is wrong with the log files, or None."""
+        self.env.log_flush()
+        stat = self.env.log_stat()
+        return log_problem(self.path, (stat["disk_file"], stat["disk_offset"]))
+
+    def renew_log(self) -> None:
+        """Begin a new log file, and remove the ones before it, of which nothing is needed: the tables have it all."""
+        file = self.log_end()[0]
+        while self.log_end()[0] == file:
+            self.env.log_printf(FILLER)
+        self.checkpoint()
 
     def _read_mark(self) -> Place | None:
         try:
@@ -432,22 +452,22 @@ def log_end(data: Path) -> Place | None:
     return stat["cur_file"], stat["cur_offset"]
 
 
-def log_problem(data: Path) -> str | None:
-    """What is wrong with the log files up to where they seem to end, or None. It reads all of them."""
+def log_problem(data: Path, until: Place = (0, 0)) -> str | None:
+    """What is wrong with the log files, which should reach `until` at least, or None. It reads all of them."""
     if not _log_files(data):
         return "its files are missing"
     try:
         with _log_alone(data) as env:
             cursor = env.log_cursor()
-            try:
-                record = cursor.first()
-                while record is not None:
-                    record = cursor.next()
-            finally:
-                cursor.close()
+            record = cursor.first()
+            while record is not None:
+                record = cursor.next()
+            cursor.close()
+            stat = env.log_stat()
     except db.DBError as error:
         return f"its files are damaged ({_told(error)})"
-    return None
+    end = stat["cur_file"], stat["cur_offset"]
+    return f"its files are damaged (they seem to end at {end}, before {until})" if end < until else None
 
 
 def commits_in_log(data: Path, since: Place) -> set[int]:
@@ -460,16 +480,14 @@ def commits_in_log(data: Path, since: Place) -> set[int]:
     try:
         with _log_alone(data) as env:
             cursor = env.log_cursor()
-            try:
-                record = cursor.last()
-                while record is not None and record[0] >= since:
-                    if len(record[1]) >= _COMMIT_RECORD.size:
-                        kind, transaction, code = _COMMIT_RECORD.unpack_from(record[1])
-                        if kind == _COMMIT_TYPE and code == _COMMIT_CODE:
-                            found.add(transaction)
-                    record = cursor.prev()
-            finally:
-                cursor.close()
+            record = cursor.last()
+            while record is not None and record[0] >= since:
+                if len(record[1]) >= _COMMIT_RECORD.size:
+                    kind, transaction, code = _COMMIT_RECORD.unpack_from(record[1])
+                    if kind == _COMMIT_TYPE and code == _COMMIT_CODE:
+                        found.add(transaction)
+                record = cursor.prev()
+            cursor.close()
     except db.DBError as error:
         raise StoreDamaged(f"the log in {data} cannot be read: {_told(error)}", data.parent, LOG) from error
     for path in _log_files(data)[-2:]:  # what was written and not flushed is in one of these
@@ -481,29 +499,51 @@ def commits_in_log(data: Path, since: Place) -> set[int]:
     return found
 
 
-def _check_log_version(data: Path) -> None:
-    """Raise `UnsupportedStore` for log files that another version of Berkeley DB, or another kind of machine, wrote."""
+def _check_versions(data: Path) -> None:
+    """Raise `UnsupportedStore` for files that another version of Berkeley DB, or another kind of machine, wrote.
+
+    A recovery would not say so, but fail. What is neither ours nor another version's is damaged, and is left to it.
+    """
     for path in _log_files(data)[-1:]:
-        with path.open("rb") as file:
-            header = file.read(_LOG_HEADER.size)
-        if len(header) < _LOG_HEADER.size:
-            return
-        magic, version = _LOG_HEADER.unpack(header)
-        swapped = int.from_bytes(magic.to_bytes(4, "little"), "big")
-        if swapped == _LOG_MAGIC:
-            what = f"on a machine whose byte order is not {sys.byteorder}-endian"
-        elif magic == _LOG_MAGIC and version != _LOG_VERSION and version <= _LATEST_LOG_VERSION:
-            what = f"by another version of Berkeley DB (log version {version}, this one writes {_LOG_VERSION})"
-        else:
-            return
-        raise UnsupportedStore(f"the store {data.parent} was written {what}: export its items there", data.parent)
+        magic, version = _header(path)
+        if int.from_bytes(magic.to_bytes(4, "little"), "big") == _LOG_MAGIC:
+            raise _other(data, f"on a machine whose byte order is not {sys.byteorder}-endian")
+        if magic == _LOG_MAGIC and version != _LOG_VERSION and version <= _LATEST_LOG_VERSION:
+            raise _other(data, f"by another version of Berkeley DB (its logs have version {version})")
+    for name in TABLES:
+        magic, version = _header(data / f"{name}.db")
+        if magic == _BTREE_MAGIC and version not in _BTREE_VERSIONS and version <= _LATEST_BTREE_VERSION:
+            raise _other(data, f"by another version of Berkeley DB (the table {name} has version {version})")
 
 
-def _first(table: Any) -> Any:
-    cursor = table.cursor()
+def _header(path: Path) -> tuple[int, int]:
+    """The magic number and the version that a file says it has; zeros if it says nothing."""
     try:
-        return cursor.first()
-    finally:
+        with path.open("rb") as file:
+            return _HEADER.unpack(file.read(_HEADER.size))
+    except (FileNotFoundError, struct.error):
+        return 0, 0
+
+
+def _other(data: Path, how: str) -> UnsupportedStore:
+    return UnsupportedStore(f"the store {data.parent} was written {how}: export its items there", data.parent)
+
+
+@contextlib.contextmanager
+def cursor_over(table: Any, txn: Any = None) -> Iterator[Any]:
+    """A cursor; closed in the end, in such a way that the first error is the one that is seen."""
+    cursor = table.cursor(txn)
+    try:
+        yield cursor
+    except BaseException:
+        close_quietly(cursor)
+        raise
+    cursor.close()
+
+
+def close_quietly(cursor: Any) -> None:
+    """Close a cursor because of an error that says more than what closing it might say."""
+    with contextlib.suppress(db.DBError):
         cursor.close()
 
 
