@@ -89,7 +89,7 @@ def scan(data: bytes, start: int = 0) -> None:
     """Return if the pickle in `data`, from `start` on, can be loaded without harm. Raises `UnsafePickle`."""
     try:
         _scan(data, start)
-    except (IndexError, KeyError) as error:
+    except (IndexError, KeyError, ValueError) as error:
         raise UnsafePickle("a record is damaged: it is no pickle of stored values") from error
 
 
