@@ -17,7 +17,7 @@ from atop.files import FileArea
 from atop.values import FileInfo
 
 CACHE = 1 << 20  # bytes: small, so that pages are written out in the middle of transactions
-ROUNDS = int(os.environ.get("ATOP_CRASH_ROUNDS", "12"))  # of each kind; more find more
+ROUNDS = int(os.environ.get("ATOP_CRASH_ROUNDS", "8"))  # of each kind; more find more
 
 
 class Ledger(Item, type_name="crash.Ledger"):
