@@ -106,12 +106,12 @@ SAMPLES: list[Any] = [
     [1, [2, {"a": {3}}]],
     (1, (2,)),
     {"a": 1, (1, 2): [3], None: 4, Status.OPEN: 5},
-    {1, "a", (2, 3)},
-    frozenset({1}),
+    {1, 2.5, (2, 3)},  # no text: its hash, and with that the order of a set, differs from run to run
+    frozenset({"a"}),
 ]
 
 
-@pytest.mark.parametrize("value", SAMPLES, ids=[repr(v)[:40] for v in SAMPLES])
+@pytest.mark.parametrize("value", SAMPLES, ids=[f"{type(v).__name__}{n}" for n, v in enumerate(SAMPLES)])
 def test_a_value_comes_back_as_it_went_in(open_store, value: Any) -> None:
     item_id = Item(open_store(), value=value).item_id
     again = open_store().get(item_id).value
