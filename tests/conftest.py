@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from browsing import chromium, screen, served  # noqa: F401 - fixtures
 
 from atop import Conflict, Store
 

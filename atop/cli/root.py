@@ -27,6 +27,7 @@ COMMANDS = {
     "import": "transfer",
     "export": "transfer",
     "query": "look",
+    "browse": "browse",
     "history": "past",
     "undo": "past",
     "backup": "care",
