@@ -97,6 +97,8 @@ class _Writer:
             for entry in with_first(entries, first):
                 value = entry.get("value") or ""
                 value = value.replace("\\", "\\\\") if attribute in ("urls", "ims") else escape(value)
+                if attribute == "phones" and value[:4].lower() == "tel:":
+                    value = f"tel:{value}"  # a reader takes the first one for the scheme of a URI
                 yield from self._entry(name, value, entry)
 
     def _addresses(self) -> Iterator[str]:
