@@ -292,6 +292,12 @@ class Engine(Calls):
         sequence = self.sequence
         return None if sequence & 1 else sequence
 
+    def wait_applied(self) -> None:
+        """Return when the commit that is being applied, if there is one, is: what is read then is of one state."""
+        if self.sequence & 1:
+            with self._write_lock:
+                return
+
     def check_reads(self, versions: dict[int, int], names: dict[str, int | None]) -> None:
         """Raise `Conflict` unless, at one moment, all these items have these versions and names stand for these."""
 

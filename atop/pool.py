@@ -526,10 +526,14 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
             transaction = current(store)
             entries = transaction.entries if transaction is not None else {}
             valid, items = store._objects.items_at(keys, self._id, definition, sequence)
+            if transaction is not None and len(valid) < len(keys):
+                transaction.mixed = True
             for key, item in zip(valid, items, strict=True):
                 # The caller may have changed or deleted it since the chunk was read.
                 changed = engine.sequence != sequence or item._id in entries
                 if changed and not store._objects.still_has_key(item, key, self._id, definition):
+                    if transaction is not None and item._id not in entries:
+                        transaction.mixed = True
                     continue
                 if transaction is not None:
                     transaction.saw(item)
@@ -550,6 +554,7 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
             found_items += items
             transaction = current(self._store)
             if transaction is not None:
+                transaction.mixed |= len(valid) < len(wanted)
                 for item in items:
                     transaction.saw(item)
             if len(keys) > len(wanted):

@@ -77,6 +77,8 @@ ItemClass = TypeVar("ItemClass", bound=Item)
 # How often `transact` runs a function that meets conflicts; after the first few it does so one caller at a time.
 ATTEMPTS = 100
 PATIENT_AFTER = 3
+# After this many, commits of other threads wait for it, this many seconds at the most: so it comes to an end.
+URGENT_AFTER, MAKE_WAY_SECONDS = 10, 0.05
 
 # The directories of a store; files of its database; and what else is in `data` before there is any of those.
 _PARTS = ("data", "files", "local")
@@ -175,6 +177,9 @@ class Store(ClassicStore):
         self.path = Path(path).expanduser().absolute()
         self._clock_lock = threading.Lock()
         self._patience = threading.Lock()
+        self._urgent: int | None = None  # the thread that others make way for; it holds `_patience`
+        self._way = threading.Event()  # Invariant: clear only while `_urgent` is set
+        self._way.set()
         self._caring = threading.Lock()  # held by a backup or compaction: what one copies the other must not remove
         self._closed = False
         self._prepare(create, copying=replication is not None)
@@ -314,14 +319,22 @@ class Store(ClassicStore):
             except Conflict:
                 continue
         with self._patience:
-            for _ in range(ATTEMPTS - PATIENT_AFTER - 1):
-                try:
-                    with self.transaction(label):
-                        return function(*arguments, **named)
-                except Conflict:
-                    continue
-            with self.transaction(label):
-                return function(*arguments, **named)
+            try:
+                for attempt in range(PATIENT_AFTER, ATTEMPTS - 1):
+                    if attempt == URGENT_AFTER:
+                        self._urgent = threading.get_ident()
+                        self._way.clear()
+                    self._engine.wait_applied()
+                    try:
+                        with self.transaction(label):
+                            return function(*arguments, **named)
+                    except Conflict:
+                        continue
+                with self.transaction(label):
+                    return function(*arguments, **named)
+            finally:
+                self._urgent = None
+                self._way.set()
 
     def _run(self, operate: Callable[[Transaction], T], label: str) -> T:
         """`operate` in the current transaction, or in one of its own."""
@@ -337,6 +350,8 @@ class Store(ClassicStore):
 
     def _commit(self, transaction: Transaction) -> None:
         try:
+            if transaction.mixed:
+                raise Conflict("another commit changed items while a query read them: try again")
             if not (transaction.entries or transaction.catalog):
                 self._check_reads(transaction)
                 transaction.open = False
@@ -347,6 +362,8 @@ class Store(ClassicStore):
             if write_set is None:
                 self._check_reads(transaction)
             else:
+                if not self._way.is_set() and self._urgent != threading.get_ident():
+                    self._way.wait(MAKE_WAY_SECONDS)
                 self._engine.commit(
                     write_set,
                     before=functools.partial(self._check_files, write_set) if write_set.files else None,

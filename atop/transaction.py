@@ -120,6 +120,7 @@ class Transaction:
         self.entries: dict[int, Entry] = {}
         # Versions of the items read. Invariant: one version for each; a second one is a Conflict.
         self.reads: dict[int, int] = {}
+        self.mixed = False  # whether a query has met an entry whose item another commit had changed by then
         self.views: dict[int, dict[str, Any]] = {}  # item id -> attribute -> container shown to the program
         self.catalog: dict[str, tuple[int | None, int | None]] = {}  # name -> (item id expected, item id to be)
         self.sizes: dict[int, int] = {}  # pool id -> how many members it had when an index was made of them

@@ -66,6 +66,18 @@ def test_a_transaction_that_only_reads_is_checked_too(store: Store, conflicting)
         assert total == 25  # a mixture: the transaction must not end well
 
 
+def test_a_query_whose_items_move_away_under_it_is_a_conflict(store: Store, conflicting) -> None:
+    pool = store.pool("accounts", indexes=["balance"])
+    one, two = Account(store, balance=10), Account(store, balance=20)
+    pool.add(one)
+    pool.add(two)
+    with conflicting():
+        found = pool.query("balance")
+        assert next(found) == one
+        in_thread(lambda: setattr(two, "balance", 5))
+        assert list(found) == []  # it is in the pool, and at neither place: the transaction must not end well
+
+
 def test_changes_elsewhere_of_other_items_are_no_conflict(store: Store) -> None:
     one, two = Account(store), Account(store)
     with store.transaction():
