@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar, overload
 
 from atop import journal
+from atop.alone import Alone, group_of
 from atop.backup import back_up
 from atop.classic import ClassicStore
 from atop.disk import check_directory, explained
@@ -186,6 +187,8 @@ class Store(ClassicStore):
         with contextlib.ExitStack() as opened:
             self._lock = OwnerLock(self.path / "local" / "owner.lock", self.path)
             opened.callback(self._lock.release)
+            if replication is None and (group := group_of(self.path)) is not None:
+                replication, tag = Alone(group.may_write), group.tag
             self._file_area = FileArea(self.path / "files")
             self._engine = Engine(
                 self.path / "data", cache_size=cache_size, durability=durability, replication=replication

@@ -1,1 +1,36 @@
-"""One store on all devices of one person: found, paired, kept up to date over encrypted links, any of them enough."""
+"""Replication: keeps the stores of several devices equal, over encrypted links. See `Device`."""
+
+from replication.device import Device, NotAMember
+from replication.device_status import DeviceStatus, PeerStatus
+from replication.group import MAX_DEVICES
+from replication.identity import DeviceId, IdentityError, InvalidDeviceId
+from replication.invitation import InvalidDeviceName, InvalidPairingCode, PairingFailed
+from replication.joining import StoreNotEmpty
+from replication.listener import CannotListen
+from replication.membership import Member, NoSuchDevice
+from replication.pairing import Comparison
+from replication.pairing_socket import InvitationStatus, OpenInvitation
+from replication.settings import Settings, SettingsError
+
+__all__ = [
+    "MAX_DEVICES",
+    "CannotListen",
+    "Comparison",
+    "Device",
+    "DeviceId",
+    "DeviceStatus",
+    "IdentityError",
+    "InvalidDeviceId",
+    "InvalidDeviceName",
+    "InvalidPairingCode",
+    "InvitationStatus",
+    "Member",
+    "NoSuchDevice",
+    "NotAMember",
+    "OpenInvitation",
+    "PairingFailed",
+    "PeerStatus",
+    "Settings",
+    "SettingsError",
+    "StoreNotEmpty",
+]

@@ -135,6 +135,7 @@ class Credentials:
     group_id: bytes = field(repr=False)
     accept: Callable[[bytes], bool]
     is_removed: Callable[[bytes], bool] = lambda public_key: False
+    told_removed: Callable[[bytes], None] = lambda public_key: None
     run: bytes = field(default_factory=lambda: secrets.token_bytes(16), repr=False)
 
     def __post_init__(self) -> None:
@@ -231,7 +232,12 @@ def _introduce(sock: socket.socket, credentials: Credentials, initiator: bool, d
 
     ours = credentials.hello()
     sock.sendall(third + sealer.seal_alone(encode(ours)))
-    theirs = receive_one(sock, opener, deadline, greeted=False).message
+    try:
+        theirs = receive_one(sock, opener, deadline, greeted=False).message
+    except LinkClosed as closed:
+        if closed.reason is Reason.REMOVED:
+            credentials.told_removed(public_key)
+        raise
     other = DeviceId.from_public_key(public_key)
     if type(theirs) is not Hello:
         raise LinkBroken(f"device {other.short} sent a {type(theirs).__name__} where HELLO belongs")

@@ -60,7 +60,9 @@ class CodeSpent(PairingFailed):
 
 
 class PairingRefused(PairingFailed):
-    """Somebody said no, here or on the other device."""
+    """Somebody said no, here or on the other device; `why` is a number of `pairing.Refusal`."""
+
+    why: int = 0
 
 
 class PairingTimeout(PairingFailed):

@@ -159,9 +159,15 @@ class ReplicationManager:
         """What this device is doing in its group."""
         return self._roles.role
 
-    def set_members(self, count: int) -> None:
-        """The group has this many devices now."""
-        self._events.put(lambda: setattr(self._roles, "members", count))
+    def set_members(self, count: int, majority: bool | None = None) -> None:
+        """The group has this many devices now; with `majority`, it wants one from now on, or no longer."""
+
+        def change() -> None:
+            self._roles.members = count
+            if majority is not None:
+                self._roles.majority = majority
+
+        self._events.put(change)
 
     def status(self) -> ManagerStatus:
         """How things stand."""

@@ -22,7 +22,7 @@ The steps. Each message is a kind byte and what is listed, with sizes in bytes:
                          knows the code. Both people now see both names and six digits, and compare
     7 CONFIRM   joiner   its person agreed; payload
     8 WELCOME   inviter  its person agreed, and CONFIRM came; payload (the member list)
-    9 REFUSE    either   its person did not agree
+    9 REFUSE    either   its person did not agree; or why the device does not, a byte (see `Refusal`)
     0 ABORT     either   in the clear, with a reason (1): it ends the pairing, as closing the connection would
 
 The digits are for the case that somebody saw the code and put a machine between the two. It would have to hold
@@ -100,6 +100,7 @@ __all__ = [
     "PairingFailed",
     "PairingOutcome",
     "PairingState",
+    "Refusal",
 ]
 
 
@@ -147,7 +148,7 @@ _SIZES: Final = {
     _Event.GREETING: (TAG_BYTES + 1, TAG_BYTES + MAX_NAME_BYTES),
     _Event.CONFIRM: (TAG_BYTES, TAG_BYTES + MAX_PAYLOAD_BYTES),
     _Event.WELCOME: (TAG_BYTES, TAG_BYTES + MAX_PAYLOAD_BYTES),
-    _Event.REFUSE: (TAG_BYTES, TAG_BYTES),
+    _Event.REFUSE: (TAG_BYTES, TAG_BYTES + 1),
 }
 
 MAX_MESSAGE_BYTES: Final = 1 + max(most for _, most in _SIZES.values())
@@ -165,6 +166,31 @@ _REASONS: Final[dict[int, tuple[type[PairingFailed], str]]] = {
     8: (PairingRefused, "pairing was stopped on the other device"),
 }
 _REASON_FOR: Final = {kind: reason for reason, (kind, _) in _REASONS.items()}
+
+
+class Refusal(IntEnum):
+    """Why a device that knows the code is turned away all the same; travels in REFUSE."""
+
+    PERSON = 0
+    TAG_TAKEN = 1
+    REMOVED = 2
+    FULL = 3
+
+    @property
+    def text(self) -> str:
+        """What the device that is turned away tells its person."""
+        return _REFUSALS[self]
+
+
+_REFUSALS: Final = {
+    Refusal.PERSON: "somebody said no on the other device",
+    Refusal.TAG_TAKEN: (
+        "the group has a device whose items would get the same numbers as this one's, which happens once in millions "
+        "of times: this device has a new identity now; try again with a new code"
+    ),
+    Refusal.REMOVED: "this device was removed from the group, and its key with it: join with a new, empty store",
+    Refusal.FULL: "the group has as many devices as it can have: remove one that is not used any more",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +271,11 @@ class _Machine:
         return self._comparison
 
     @property
+    def remote_public_key(self) -> bytes:
+        """The other device's key, once it has shown it; empty before."""
+        return self._remote_public_key
+
+    @property
     def outcome(self) -> PairingOutcome:
         """The result. Raises `failure` if there is one, and PairingFailed while it goes on."""
         if self.failure is not None:
@@ -285,12 +316,16 @@ class _Machine:
             raise self.failure or PairingFailed(f"there is nothing to agree to while {self.state.value}")
         return self._step(_Event.AGREE_HERE, payload, now)
 
-    def refuse(self) -> list[bytes]:
-        """The person says no, or the device gives up: end the pairing, and return what to send."""
+    def refuse(self, why: Refusal = Refusal.PERSON, text: str = "pairing was stopped on this device") -> list[bytes]:
+        """The person says no, or the device gives up: end the pairing, and return what to send.
+
+        `text` is what this device's own failure says.
+        """
         if self.finished:
             return []
-        refusal = [] if self._ciphers is None else [self._seal(_Event.REFUSE, b"")]
-        farewell = self._fail(PairingRefused("pairing was stopped on this device"))
+        body = bytes([why]) if why else b""
+        refusal = [] if self._ciphers is None else [self._seal(_Event.REFUSE, body)]
+        farewell = self._fail(PairingRefused(text))
         return refusal or farewell
 
     def tick(self, now: float) -> list[bytes]:
@@ -333,8 +368,11 @@ class _Machine:
         raise kind(text)
 
     def _on_refuse(self, body: bytes, now: float) -> list[bytes]:
-        self._open(_Event.REFUSE, body)
-        raise PairingRefused("somebody said no on the other device")
+        reason = self._open(_Event.REFUSE, body)
+        known = reason and reason[0] in _REFUSALS
+        error = PairingRefused((Refusal(reason[0]) if known else Refusal.PERSON).text)
+        error.why = reason[0] if known else 0
+        raise error
 
     # -- parts of steps
 

@@ -139,7 +139,7 @@ def test_only_the_engine_of_atop_and_what_it_stands_on_import_berkeley_db() -> N
         for module, _ in imports(path)
         if package_of(module) in {"berkeleydb", "bsddb3"}
     }
-    assert users == {"atop/engine.py", "atop/calls.py", "atop/environment.py"}
+    assert users == {"atop/engine.py", "atop/calls.py", "atop/environment.py", "atop/alone.py"}
 
 
 def test_the_store_knows_nothing_of_what_is_built_on_it() -> None:

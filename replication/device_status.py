@@ -1,0 +1,181 @@
+"""How a device and its group stand: frozen values with plain fields, for people, programs and the browser.
+
+Nothing secret is in them: no code, no key, no content.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from .group import Group
+from .hub import Heard, Hub
+from .link import LinkStatus
+from .manager import ManagerStatus
+from .membership import id_of, to_time
+from .messages import Member
+from .pairing_socket import InvitationStatus
+from .peers import PeersStatus
+
+RATE_FLOOR: Final = 1.0
+"""Commits a second below which it is not said how long something will take."""
+
+
+@dataclass(frozen=True)
+class PeerStatus:
+    """Another device of the group.
+
+    `online`: there is a link to it. `role`: "master", "replica", "electing", "waiting", "starting", or None while it is
+    not heard. `in_sync`: its history ends with the same commit as this device's, by number and chain. `behind` and
+    `ahead`: how many commits it lacks, or has more (None: not known); `seconds`: about how long until that is made up.
+    `round_trip` is in seconds. `removed_at` is set for a device that was removed.
+    """
+
+    name: str
+    device_id: str
+    online: bool
+    role: str | None = None
+    in_sync: bool = False
+    commit: int | None = None
+    behind: int | None = None
+    ahead: int | None = None
+    seconds: float | None = None
+    address: str | None = None
+    round_trip: float | None = None
+    heard_seconds_ago: float | None = None
+    removed_at: datetime.datetime | None = None
+
+
+@dataclass(frozen=True)
+class DeviceStatus:
+    """A device.
+
+    `role` is one of "master", "replica", "electing", "waiting", "starting"; a device on its own is master. `grouped`:
+    whether it shares its store with others; `removed`: whether it did, and was removed. `in_sync`: every other device
+    that is online has the same history, and there is one at least. `parted`: the master lacks commits that are here;
+    this device waits, its data readable. `problems` are for people, in order of weight.
+    """
+
+    name: str
+    device_id: str
+    store: str
+    role: str
+    master: str | None
+    commit: int
+    chain: str
+    grouped: bool
+    removed: bool
+    consistency: str
+    in_sync: bool
+    parted: bool
+    port: int | None
+    announced_as: str | None
+    peers: tuple[PeerStatus, ...]
+    invitation: InvitationStatus | None
+    problems: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        """One line: in sync, or what is missing where, and how long it will take."""
+        if self.removed:
+            return "removed from the group; the data is kept, and this device goes on alone"
+        present = [peer for peer in self.peers if peer.removed_at is None]
+        if not self.grouped or not present:
+            return "no other devices: atop invite adds one"
+        online = [peer for peer in present if peer.online]
+        if not online:
+            return "no other device is reachable; what is written here reaches them when they are back"
+        if self.parted:
+            return "waiting: the master lacks commits that are here; they are being put in safety"
+        if self.in_sync:
+            away = [peer.name for peer in present if not peer.online]
+            return "in sync" + (f" with {_names(online)}; not reachable: {', '.join(away)}" if away else "")
+        return "; ".join(text for peer in online if (text := lag_of(peer)))
+
+
+def lag_of(peer: PeerStatus) -> str:
+    """What a device that is online lacks, or has more; empty if it is in sync."""
+    if peer.in_sync:
+        return ""
+    about = f", about {duration(peer.seconds)}" if peer.seconds is not None else ""
+    if peer.behind:
+        return f"{peer.name} lacks {_commits(peer.behind)}{about}"
+    if peer.ahead:
+        return f"{_commits(peer.ahead)} of {peer.name} missing here{about}"
+    return f"comparing with {peer.name}"
+
+
+def duration(seconds: float) -> str:
+    """A time that something will take, for people."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _names(peers: list[PeerStatus]) -> str:
+    return ", ".join(peer.name for peer in peers)
+
+
+def _commits(count: int) -> str:
+    return f"{count:,} commit" + ("" if count == 1 else "s")
+
+
+def peers_of(group: Group | None, manager: ManagerStatus, links: Mapping[bytes, LinkStatus], hub: Hub) -> tuple[
+    PeerStatus, ...
+]:  # fmt: skip
+    """The other devices of a group, the removed ones last."""
+    if group is None or group.removed:
+        return ()
+    others = [member for member in group.members() if member.public_key != group.own.public_key]
+    own_rate = max((h.rate or 0.0 for m in others if (h := hub.heard(id_of(m).digest)) is not None), default=0.0)
+    return tuple(_peer(member, manager, links, hub.heard(id_of(member).digest), own_rate) for member in others)
+
+
+def _peer(
+    member: Member,
+    manager: ManagerStatus,
+    links: Mapping[bytes, LinkStatus],
+    heard: Heard | None,
+    rate: float,
+) -> PeerStatus:
+    device = id_of(member)
+    link = links.get(device.digest)
+    known = next((peer for peer in manager.peers if peer.device == device), None)
+    if member.revoked_at is not None:
+        return PeerStatus(member.name, str(device), False, removed_at=to_time(member.revoked_at))
+    ago = None if heard is None else time.monotonic() - heard.at
+    if link is None or heard is None:
+        last = None if heard is None else heard.commit
+        return PeerStatus(member.name, str(device), False, commit=last, heard_seconds_ago=ago)
+    commit = max(heard.commit, known.number if known is not None else 0)
+    head = manager.head.number
+    same = commit == head and (head in (heard.same_at, 0))
+    behind, ahead = max(0, head - commit), max(0, commit - head)
+    speed = (heard.rate if behind else rate) or 0.0
+    return PeerStatus(
+        member.name,
+        str(device),
+        True,
+        role=known.role.value if known is not None and known.role is not None else None,
+        in_sync=same,
+        commit=commit,
+        behind=behind,
+        ahead=ahead,
+        seconds=(behind or ahead) / speed if (behind or ahead) and speed >= RATE_FLOOR else None,
+        address=link.address,
+        round_trip=link.round_trip,
+        heard_seconds_ago=link.silent_for,
+    )
+
+
+def problems_of(
+    manager: ManagerStatus, peers: PeersStatus | None, discovery: tuple[str, ...], others: tuple[str | None, ...]
+) -> tuple[str, ...]:
+    """What is wrong, the weightiest first."""
+    found = [text for text in (*others, manager.problem) if text is not None]
+    if peers is not None:
+        found += [f"{place}: {problem}" for place, problem in peers.problems.items()]
+    return tuple(dict.fromkeys([*found, *discovery]))

@@ -1,0 +1,240 @@
+"""Becoming a device of a group: the store that may join, finding the inviter, what the two hand over.
+
+Promises: a store that holds anything joins no group, and is left as it is. What fails leaves nothing but an identity.
+A code is tried on `MAX_TRIED` devices at most: each one is a guess, for whoever forges announcements.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import shutil
+import socket
+import time
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from atop import Store, StoreError
+from atop.disk import check_directory, explained
+from atop.engine import TABLES
+from atop.environment import MARK
+from discovery import Candidate, Change, Discovery, DiscoveryError, parse_peer
+
+from . import settings
+from .group import GROUP_FILE, GROUP_ID_BYTES, MAX_DEVICES, Group
+from .handshake import LinkError
+from .identity import IDENTITY_FILE, Identity
+from .invitation import (
+    InvalidDeviceName,
+    PairingBroken,
+    PairingCode,
+    PairingFailed,
+    PairingRefused,
+    PairingVersion,
+    WrongCode,
+    check_name,
+)
+from .messages import Member
+from .pairing import PairingOutcome, Refusal
+from .pairing_socket import Confirm, join
+
+SEARCH_SECONDS: Final = 30.0
+"""How long the inviter is looked for on the network."""
+
+MAX_TRIED: Final = 3
+"""Devices that a code is tried on: with one right code, somebody else's invitation may have the same number."""
+
+WELCOME_VERSION: Final = 1
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True):
+    """What the inviter hands over: the group's secret and its members, the new one last. Later versions append."""
+
+    group_id: Annotated[bytes, Meta(min_length=GROUP_ID_BYTES, max_length=GROUP_ID_BYTES)]
+    majority: bool
+    copy_bytes: Annotated[int, Meta(ge=0, le=2**62)]
+    members: Annotated[list[Member], Meta(min_length=2, max_length=MAX_DEVICES)]
+    version: int = WELCOME_VERSION
+
+    def __repr__(self) -> str:
+        return f"<Welcome of {len(self.members)} devices>"
+
+
+class StoreNotEmpty(StoreError):
+    """A store that holds something cannot join a group: joining is a copy of the group's store."""
+
+
+def welcome_bytes(welcome: Welcome) -> bytes:
+    """A Welcome as the payload of a pairing."""
+    return msgspec.msgpack.encode(welcome)
+
+
+def read_welcome(outcome: PairingOutcome, identity: Identity) -> Welcome:
+    """What the inviter has handed over, checked. Raises PairingBroken, PairingVersion."""
+    try:
+        welcome = msgspec.msgpack.decode(outcome.payload, type=Welcome)
+        for member in welcome.members:
+            check_name(member.name)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidDeviceName):
+        raise PairingBroken("the other device handed over what is no list of members: update Atop on both") from None
+    if welcome.version > WELCOME_VERSION:
+        raise PairingVersion("the other device has a newer version of Atop: update it on this one")
+    keys = [member.public_key for member in welcome.members if member.revoked_at is None]
+    own = welcome.members[-1]
+    if (
+        len(set(keys)) < len(welcome.members)
+        or own.public_key != identity.public_key
+        or own.tag != identity.device_id.tag
+        or outcome.remote_public_key not in keys
+    ):
+        raise PairingBroken("the other device handed over a list of members that is not about this device")
+    return welcome
+
+
+def prepare(path: Path, *, joining: bool = False) -> Path:
+    """Make the directory of a store's device, if need be; returns its `local`. With `joining`, check that it is empty.
+
+    Raises StoreNotEmpty, StoreError, StoreReadOnly.
+    """
+    local = path / "local"
+    try:
+        check_directory(local)
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        elif not (path / "data").is_dir() and not local.is_dir():
+            raise StoreError(f"{path} is there and is not a store: choose another path", path)
+        local.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise explained(error, path) from error
+    if joining:
+        _check_empty(path)
+    return local
+
+
+def _check_empty(path: Path) -> None:
+    if (path / "local" / GROUP_FILE).exists():
+        raise StoreNotEmpty(f"the store {path} is in a group already: open it, or join with another path", path)
+    if not any((path / "data" / f"{name}.db").exists() for name in TABLES):
+        return
+    with Store(path, create=False) as store:
+        number = store.head.number
+    if number:
+        raise StoreNotEmpty(
+            f"the store {path} holds {number:,} commits, and joining replaces a store by the group's: join with "
+            "another path (--store), and import there what you want to keep (atop export, atop import)",
+            path,
+        )
+
+
+def pair(path: Path, code: str, chosen: settings.Settings, address: str | None, confirm: Confirm | None) -> None:
+    """Pair the empty store at `path` with the device that shows `code`; then it is a member. Raises PairingFailed."""
+    local = path / "local"
+    parsed = PairingCode.parse(code)
+    identity = Identity.load_or_create(local)
+    outcome = _try_places(parsed, identity, chosen, address, confirm, local)
+    welcome = read_welcome(outcome, identity)
+    try:
+        for name in (MARK, "counters"):  # of the empty store: how far its log reached, numbers with another tag
+            (local / name).unlink(missing_ok=True)
+        if (path / "data").exists():
+            shutil.rmtree(path / "data")
+        peers = dict.fromkeys([*chosen.peers, *([] if address is None else [str(parse_peer(address))])])
+        if peers:
+            settings.change(local, peers=tuple(peers))
+        own = welcome.members[-1]
+        if own.name != chosen.name:
+            settings.change(local, name=own.name)
+        Group.joined(
+            local,
+            identity,
+            welcome.group_id,
+            welcome.members,
+            majority=welcome.majority,
+            copy_bytes=welcome.copy_bytes,
+        )
+    except OSError as error:
+        raise explained(error, path) from error
+
+
+def _try_places(
+    code: PairingCode,
+    identity: Identity,
+    chosen: settings.Settings,
+    address: str | None,
+    confirm: Confirm | None,
+    local: Path,
+) -> PairingOutcome:
+    places = _at(address) if address is not None else _on_the_network(code.number, chosen)
+    failure: PairingFailed | None = None
+    trouble = ""
+    tried = 0
+    with contextlib.closing(places):
+        for addresses, port in places:
+            try:
+                return join(code, identity, chosen.name, addresses, port, confirm)
+            except LinkError as error:  # nothing was said: it is no guess
+                trouble = str(error)
+            except PairingRefused as error:
+                if error.why == Refusal.TAG_TAKEN:  # nobody knows this identity yet
+                    (local / IDENTITY_FILE).unlink(missing_ok=True)
+                raise
+            except WrongCode as error:
+                failure = error
+                tried += 1
+                if tried >= MAX_TRIED:
+                    break
+    if failure is not None:
+        raise failure
+    if address is not None:
+        raise PairingFailed(f"no device answers at {address} ({trouble}): is atop invite running there?")
+    raise PairingFailed(
+        f"no device that invites under the number {code.number} was found on this network"
+        + (f" ({trouble})" if trouble else "")
+        + ": is the code still shown there? Networks that keep devices apart need an address: "
+        "atop join CODE --address HOST"
+    )
+
+
+Place = tuple[Sequence[str], int]
+
+
+def _at(address: str) -> Generator[Place, None, None]:
+    try:
+        peer = parse_peer(address)
+    except DiscoveryError as error:
+        raise PairingFailed(str(error)) from None
+    try:
+        found = socket.getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise PairingFailed(f"the address {address} cannot be found: {error.strerror or error}") from None
+    yield list(dict.fromkeys(str(place[4][0]) for place in found)), peer.port
+
+
+def _on_the_network(number: int, chosen: settings.Settings) -> Generator[Place, None, None]:
+    """Where devices invite under this number, as they are found, for `SEARCH_SECONDS`."""
+    found: queue.SimpleQueue[Candidate] = queue.SimpleQueue()
+    seen: set[tuple[Sequence[str], int]] = set()
+
+    def on_candidate(change: Change, candidate: Candidate) -> None:
+        if change is not Change.LOST and candidate.pairing == number:
+            found.put(candidate)
+
+    discovery = Discovery(
+        name=chosen.name, on_candidate=on_candidate, interfaces=chosen.interfaces, seeking=number,
+        multicast=chosen.multicast,
+    )  # fmt: skip
+    deadline = time.monotonic() + SEARCH_SECONDS
+    with discovery:
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                candidate = found.get(timeout=left)
+            except queue.Empty:
+                return
+            place = (candidate.addresses, candidate.port)
+            if place not in seen:
+                seen.add(place)
+                yield place

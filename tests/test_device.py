@@ -1,0 +1,377 @@
+"""Devices: made, paired over real sockets, kept equal, removed, opened again."""
+
+from __future__ import annotations
+
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atop import Item, NoMaster, NoSuchStore, Store
+from replication import Device, NoSuchDevice, NotAMember, PairingFailed, StoreNotEmpty
+from replication.group import Group, distinct_name, merged
+from replication.identity import Identity
+from replication.messages import Member
+
+CACHE = 4 << 20
+PATIENCE = 30.0
+
+
+class Note(Item):
+    """What the stores in these tests are filled with."""
+
+    text: str = ""
+
+
+class Home:
+    """Devices of this test, by name; on loopback, found by addresses."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.devices: dict[str, Device] = {}
+
+    def open(self, name: str, *others: Device, **more: Any) -> Device:
+        peers = [f"127.0.0.1:{other.port}" for other in others]
+        more = {"multicast": False, "port": 0, "peers": peers, "cache_size": CACHE, **more}
+        device = self.devices[name] = Device.open(self.directory / name, name=name, **more)
+        return device
+
+    def join(self, name: str, inviter: Device, code: str | None = None, **more: Any) -> Device:
+        code = code or inviter.invite().code
+        more = {"multicast": False, "port": 0, "cache_size": CACHE, **more}
+        address = f"127.0.0.1:{inviter.port}"
+        device = self.devices[name] = Device.join(self.directory / name, code, name=name, address=address, **more)
+        return device
+
+    def close(self, name: str) -> None:
+        self.devices.pop(name).close()
+
+
+@pytest.fixture
+def home(store_path: Path) -> Iterator[Home]:
+    home = Home(store_path.parent)
+    yield home
+    for device in list(home.devices.values()):
+        device.close()
+
+
+def until(condition: Callable[[], Any]) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "what the test waits for did not come"
+        time.sleep(0.01)
+
+
+def texts(store: Store) -> list[str]:
+    return sorted(item.text for item in store.items() if isinstance(item, Note))
+
+
+def equal(*devices: Device) -> bool:
+    return len({device.store.head for device in devices}) == 1
+
+
+def member_names(device: Device) -> list[str]:
+    return sorted(item.name for item in device.store.pool("devices") if item.revoked_at is None)
+
+
+# -- a device on its own
+
+
+def test_a_device_on_its_own_is_master_and_listens_nowhere(home: Home) -> None:
+    a = home.open("laptop")
+    Note(a.store, text="x")
+    status = a.status()
+    assert (status.role, status.port, status.grouped, status.peers) == ("master", None, False, ())
+    assert a.store.head.number == 1, "opening a device writes nothing into its store"
+
+
+def test_what_is_secret_is_readable_by_its_user_only(home: Home) -> None:
+    a = home.open("laptop")
+    a.invite()
+    for name in ("identity", "group.json", "settings.toml"):
+        assert stat.S_IMODE((a.path / "local" / name).stat().st_mode) == 0o600
+
+
+def test_a_device_keeps_its_name(home: Home) -> None:
+    home.open("laptop").close()
+    again = Device.open(home.directory / "laptop", name="another", cache_size=CACHE)
+    home.devices["laptop"] = again
+    assert again.name == "laptop"
+    again.rename("notebook")
+    home.close("laptop")
+    assert home.open("laptop").name == "notebook"
+
+
+# -- pairing
+
+
+def test_a_joined_device_has_everything_and_what_comes_later_both_ways(home: Home) -> None:
+    a = home.open("laptop")
+    Note(a.store, text="before")
+    b = home.join("desktop", a)
+    assert texts(b.store) == ["before"]
+    Note(b.store, text="from b")
+    Note(a.store, text="from a")
+    until(lambda: equal(a, b) and texts(b.store) == ["before", "from a", "from b"])
+    assert member_names(a) == member_names(b) == ["desktop", "laptop"]
+    until(lambda: a.status().in_sync and b.status().in_sync)
+    assert (a.status().summary, b.status().master) == ("in sync", "laptop")
+    assert b.store.verify().problems == []
+
+
+def test_devices_find_each_other_again_after_being_closed(home: Home) -> None:
+    a = home.open("laptop")
+    b = home.join("desktop", a)
+    home.close("laptop")
+    Note(b.store, text="while a was away")
+    until(lambda: b.role == "master")
+    a = home.open("laptop", b)
+    until(lambda: equal(a, b) and texts(a.store) == ["while a was away"])
+
+
+def test_a_store_written_without_devices_becomes_a_group(home: Home) -> None:
+    for text in ("first", "second"):
+        with Store(home.directory / "laptop", cache_size=CACHE) as store:
+            Note(store, text=text)
+    b = home.join("desktop", home.open("laptop"))
+    assert texts(b.store) == ["first", "second"]
+
+
+def test_a_third_device_hears_of_the_others_from_its_inviter(home: Home) -> None:
+    a = home.open("laptop")
+    b = home.join("desktop", a)
+    c = home.join("server", b, peers=[f"127.0.0.1:{a.port}"])
+    Note(c.store, text="x")
+    until(lambda: equal(a, b, c) and member_names(a) == ["desktop", "laptop", "server"])
+    until(lambda: sorted(peer.name for peer in a.peers if peer.online) == ["desktop", "server"])
+
+
+def test_a_taken_name_gets_a_number(home: Home) -> None:
+    a = home.open("laptop")
+    joined = Device.join(
+        home.directory / "b", a.invite().code, name="laptop", address=f"127.0.0.1:{a.port}", port=0, multicast=False
+    )
+    home.devices["b"] = joined
+    assert joined.name == "laptop 2"
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "given"),
+    [("a", [], "a"), ("a", ["a"], "a 2"), ("a", ["a", "a 2"], "a 3"), ("é" * 31, ["é" * 31], "é" * 30 + " 2")],
+)
+def test_distinct_name(name: str, taken: list[str], given: str) -> None:
+    assert distinct_name(name, taken) == given
+
+
+def test_a_wrong_code_lets_nobody_in_and_is_spent(home: Home) -> None:
+    a = home.open("laptop")
+    invitation = a.invite()
+    number, *_ = invitation.code.split("-")
+    wrong = f"{number}-zebra-zebra" if "zebra" not in invitation.code else f"{number}-acorn-acorn"
+    with pytest.raises(PairingFailed):
+        home.join("desktop", a, wrong)
+    with pytest.raises(PairingFailed, match="used already"):
+        home.join("desktop", a, invitation.code)
+    assert invitation.status.state == "failed"
+    assert len(a.status().peers) == 0
+
+
+def test_a_code_is_good_once(home: Home) -> None:
+    a = home.open("laptop")
+    code = a.invite().code
+    home.join("desktop", a, code)
+    with pytest.raises(PairingFailed):
+        home.join("other", a, code)
+    assert member_names(a) == ["desktop", "laptop"]
+
+
+def test_both_people_see_the_same_digits_and_either_can_say_no(home: Home) -> None:
+    a = home.open("laptop")
+    seen: list[str] = []
+    for yes in (False, True):
+        invitation = a.invite(ask=True)
+
+        def answer(invitation: Any = invitation, yes: bool = yes) -> None:
+            status = invitation.wait(PATIENCE, states=("comparing",))
+            seen.append(status.digits)
+            invitation.answer(yes)
+
+        person = threading.Thread(target=answer)
+        person.start()
+
+        def confirm(comparison: Any) -> bool:
+            seen.append(comparison.digits)
+            return True
+
+        if yes:
+            home.join("desktop", a, invitation.code, confirm=confirm)
+        else:
+            with pytest.raises(PairingFailed, match="somebody said no"):
+                home.join("desktop", a, invitation.code, confirm=confirm)
+        person.join()
+    assert seen[0] == seen[1]
+    assert seen[2] == seen[3]
+    assert member_names(a) == ["desktop", "laptop"]
+
+
+def test_a_store_with_content_does_not_join(home: Home) -> None:
+    a = home.open("laptop")
+    with Store(home.directory / "desktop", cache_size=CACHE) as store:
+        Note(store, text="mine")
+    with pytest.raises(StoreNotEmpty):
+        home.join("desktop", a)
+    with Store(home.directory / "desktop", cache_size=CACHE) as store:
+        assert texts(store) == ["mine"]
+
+
+def test_an_empty_store_joins(home: Home) -> None:
+    a = home.open("laptop")
+    Note(a.store, text="x")
+    Store(home.directory / "desktop", cache_size=CACHE).close()
+    assert texts(home.join("desktop", a).store) == ["x"]
+
+
+# -- members
+
+
+def test_a_removed_device_is_told_keeps_its_data_and_goes_on_alone(home: Home) -> None:
+    a = home.open("laptop")
+    b = home.join("desktop", a)
+    c = home.join("server", a)
+    until(lambda: equal(a, b, c))
+    a.remove("desktop")
+    until(lambda: b.status().removed and not b.links())
+    Note(a.store, text="after")
+    until(lambda: equal(a, c) and texts(c.store) == ["after"])
+    Note(b.store, text="alone")
+    assert texts(b.store) == ["alone"]
+    assert member_names(c) == ["laptop", "server"]
+    home.close("desktop")
+    b = home.open("desktop", a)
+    assert b.status().removed
+    assert texts(b.store) == ["alone"]
+
+
+def test_a_device_removed_while_it_was_off_is_told_when_it_comes_back(home: Home) -> None:
+    a = home.open("laptop")
+    home.join("desktop", a)
+    home.close("desktop")
+    a.remove("desktop")
+    Note(a.store, text="secret")
+    b = home.open("desktop", a)
+    until(lambda: b.status().removed)
+    assert texts(b.store) == []
+
+
+def test_the_last_device_removes_the_lost_ones_and_goes_on(home: Home) -> None:
+    a = home.open("laptop", consistency="majority")
+    for name in ("desktop", "server"):
+        home.join(name, a)
+    until(lambda: len(a.links()) == 2)
+    for name in ("desktop", "server"):
+        home.close(name)
+    until(lambda: not a.links())
+    with pytest.raises(NoMaster):
+        a.remove("desktop")
+    for name in ("desktop", "server"):
+        a.remove(name, lost=True)
+    Note(a.store, text="goes on")
+    until(lambda: member_names(a) == ["laptop"])
+
+
+def test_what_is_asked_of_a_device_that_is_not_there(home: Home) -> None:
+    a = home.open("laptop")
+    with pytest.raises(NotAMember):
+        a.remove("desktop")
+    a.invite()
+    with pytest.raises(NoSuchDevice, match="laptop"):
+        a.remove("desktop")
+
+
+def test_a_device_is_renamed_everywhere(home: Home) -> None:
+    a = home.open("laptop")
+    b = home.join("desktop", a)
+    b.rename("workstation")
+    a.rename("notebook", "laptop")
+    until(
+        lambda: [peer.name for peer in a.peers] == ["workstation"] and [peer.name for peer in b.peers] == ["notebook"]
+    )
+
+
+# -- knowledge of members
+
+
+def _member(name: str, revoked_at: int | None = None) -> Member:
+    return Member(Identity.generate().public_key, name, 1, None, revoked_at)
+
+
+def test_knowledge_of_members_comes_to_the_same_in_any_order() -> None:
+    one, two = _member("one"), _member("two")
+    gone_early = Member(one.public_key, "one", 1, None, 5)
+    gone_late = Member(one.public_key, "one", 1, None, 9)
+    news = [[one, two], [gone_late], [gone_early], [two]]
+    for order in (news, news[::-1], news[2:] + news[:2]):
+        known: dict[bytes, Member] = {}
+        for heard in order:
+            known = merged(known, heard)
+        assert {member.name: member.revoked_at for member in known.values()} == {"one": 5, "two": None}
+
+
+def test_a_group_file_of_another_identity_is_refused(tmp_path: Path) -> None:
+    Group.found(tmp_path, Identity.generate(), "laptop", tag=0, majority=False)
+    with pytest.raises(Exception, match="another device"):
+        Group.load(tmp_path, Identity.generate())
+
+
+# -- a store of a group, opened without its device
+
+
+def test_what_is_written_without_the_device_is_kept_and_not_taken_for_the_groups(home: Home) -> None:
+    a = home.open("laptop")
+    b = home.join("desktop", a)
+    until(lambda: equal(a, b))
+    home.close("desktop")
+    with Store(home.directory / "desktop", cache_size=CACHE) as store:
+        note = Note(store, text="imported")
+        assert note.item_id >> 39 == b.device_id.tag
+    with Store(home.directory / "desktop", cache_size=CACHE) as store:
+        assert texts(store) == ["imported"]
+    Note(a.store, text="meanwhile")
+    b = home.open("desktop", a)
+    until(lambda: b.links() and b.role in ("waiting", "replica", "master"))
+    assert "imported" in texts(b.store)
+    assert b.store.verify().problems == []
+
+
+def test_a_store_that_is_only_read_without_its_device_stays_as_it_was(home: Home) -> None:
+    a = home.open("laptop")
+    home.join("desktop", a)
+    home.close("desktop")
+    with Store(home.directory / "desktop", cache_size=CACHE) as store:
+        assert texts(store) == []
+    Note(a.store, text="x")
+    b = home.open("desktop", a)
+    until(lambda: texts(b.store) == ["x"] and b.role == "replica")
+
+
+def test_a_majority_group_is_not_written_without_its_device(home: Home) -> None:
+    a = home.open("laptop", consistency="majority")
+    home.join("desktop", a)
+    home.close("desktop")
+    with Store(home.directory / "desktop", cache_size=CACHE) as store, pytest.raises(NoMaster):
+        Note(store, text="x")
+
+
+def test_a_store_that_was_paired_and_not_copied_is_not_made_anew(home: Home) -> None:
+    a = home.open("laptop")
+    b = home.join("desktop", a)
+    home.close("desktop")
+    path = b.path / "local" / "group.json"
+    path.write_text(path.read_text().replace('"copied": true', '"copied": false'))
+    with pytest.raises(NoSuchStore, match="atop run"):
+        Store(b.path, cache_size=CACHE)
