@@ -1,6 +1,7 @@
 """Atop: Atomic Transactional Object Persistence, an object store for personal data."""
 
 from atop.backup import restore
+from atop.conflicts import ConflictItem, Conflicts
 from atop.errors import (
     AtopError,
     Conflict,
@@ -47,6 +48,8 @@ __all__ = [
     "Commit",
     "CompactReport",
     "Conflict",
+    "ConflictItem",
+    "Conflicts",
     "File",
     "FileInfo",
     "Index",

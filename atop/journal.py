@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -19,7 +19,7 @@ from atop.engine import CHAIN_SIZE, JOURNAL, Engine
 from atop.errors import NoSuchCommit, StoreDamaged, UnsafePickle
 from atop.ids import tag_of
 from atop.records import State, checked, loads, pack_u64, unpack_u64
-from atop.writeset import CREATED, DELETED, UPDATED
+from atop.writeset import CREATED, DELETED, NAMED, UPDATED
 
 CHUNK = 50  # journal records read at once
 END = b"\xff" * 8
@@ -66,7 +66,7 @@ class Commit:
     def changes(self) -> tuple[Change, ...]:
         """What it changed, in order of item. Raises `UnsafePickle` if the record does not say so."""
         try:
-            return tuple(_change(fields) for fields in checked(self._changes, self._size))
+            return tuple(_change(fields) for fields in checked(self._changes, self._size) if fields[0] != NAMED)
         except (TypeError, ValueError, LookupError) as error:
             raise _misshapen() from error
 
@@ -74,9 +74,20 @@ class Commit:
     def item_ids(self) -> tuple[int, ...]:
         """The ids of the items it changed. Raises `UnsafePickle` if the record does not say so."""
         try:
-            return tuple(fields[1] for fields in self._changes)
+            return tuple(fields[1] for fields in self._changes if fields[0] != NAMED)
         except (TypeError, LookupError) as error:
             raise _misshapen() from error
+
+    @property
+    def names(self) -> tuple[tuple[str, int | None, int | None], ...]:
+        """(name in the catalog, item id that it stood for, and that it stands for since), for each it changed."""
+        try:
+            found = tuple((name, old, new) for _, _, name, old, new in (f for f in self._changes if f[0] == NAMED))
+        except (TypeError, ValueError, LookupError) as error:
+            raise _misshapen() from error
+        if not all(type(name) is str and {type(old), type(new)} <= {int, type(None)} for name, old, new in found):
+            raise _misshapen()
+        return found
 
 
 @dataclass(frozen=True)
@@ -113,13 +124,18 @@ def undo_label(commits: Sequence[Commit]) -> str:
     if len(commits) == 1:
         label = commits[0].label
         return f"undo {commits[0].number}" + (f": {label}" if label else "")
+    return f"undo {_numbers_as_text(sorted((commit.number for commit in commits), reverse=True))}"
+
+
+def _numbers_as_text(numbers: Iterable[int]) -> str:
+    """Numbers, latest first, and ranges of them where they follow each other."""
     ranges: list[list[int]] = []
-    for number in sorted((commit.number for commit in commits), reverse=True):
+    for number in numbers:
         if ranges and ranges[-1][0] == number + 1:
             ranges[-1][0] = number
         else:
             ranges.append([number, number])
-    return "undo " + ", ".join(f"{low}..{high}" if low < high else str(low) for low, high in ranges)
+    return ", ".join(f"{low}..{high}" if low < high else str(low) for low, high in ranges)
 
 
 def undone_by(commit: Commit) -> list[tuple[int, int]]:
@@ -127,8 +143,22 @@ def undone_by(commit: Commit) -> list[tuple[int, int]]:
     found = _UNDO_LABEL.fullmatch(commit.label)
     if found is None:
         return []
-    ends = [part.split("..") for part in found[1].split(", ")]
-    return [(int(pair[0]), min(int(pair[-1]), commit.number - 1)) for pair in ends]
+    return [(low, min(high, commit.number - 1)) for low, high in _ranges(found[1])]
+
+
+def _ranges(text: str) -> list[tuple[int, int]]:
+    ends = [part.split("..") for part in text.split(", ")]
+    return [(int(pair[0]), int(pair[-1])) for pair in ends]
+
+
+def relabelled(label: str, numbers: Mapping[int, int | None]) -> str:
+    """An undo's label with other numbers in it: what it took back has these, or (None) none, in another history."""
+    found = _UNDO_LABEL.fullmatch(label)
+    if found is None:
+        return label
+    named = {n for low, high in _ranges(found[1]) for n in range(low, min(high, low + len(numbers)) + 1)}
+    new = sorted({number for n in named if (number := numbers.get(n)) is not None}, reverse=True)
+    return f"undo {_numbers_as_text(new)}{label[found.end(1) :]}" if new else f"undo{label[found.end(1) :]}"
 
 
 def decode_commit(key: bytes, record: bytes) -> Commit:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from atop.engine import Engine
+    from atop.store import Store
     from atop.writeset import WriteSet
 
 
@@ -37,6 +38,9 @@ class Replication(Protocol):
 
     def attach(self, engine: Engine) -> None:
         """The tables are open: from now on, tell the engine of what is applied."""
+
+    def serve(self, store: Store) -> None:
+        """The store is open: what waits to be made in it, as any commit is, can be made from now on."""
 
     def forward(self, write_set: WriteSet) -> int | None:
         """Have the master commit a WriteSet, and wait until it is applied here; returns its commit number.

@@ -33,6 +33,7 @@ from atop import journal
 from atop.alone import Alone, group_of
 from atop.backup import back_up
 from atop.classic import ClassicStore
+from atop.conflicts import Conflicts
 from atop.disk import check_directory, explained
 from atop.engine import COMMITS, TABLES, Durability, Engine, Head
 from atop.errors import (
@@ -198,13 +199,17 @@ class Store(ClassicStore):
             self._time = self._engine.last_time
             self._numbers = self._open_numbers(tag)
             opened.pop_all()
+        self._tag = tag
         self._objects = LiveItems(self, self._engine)
         self._watchers = Watchers(self._engine)
         # Pool id -> definitions of indexes, and the plan made of these. One for each pool that was written to.
         self._plans: dict[int, tuple[Any, Plan]] = {}
         self._engine.on_recovery = self._recovered
         self._engine.on_applied = self._applied_elsewhere
+        self.conflicts = Conflicts(self)
         _open_stores.add(self)
+        if replication is not None:
+            replication.serve(self)
 
     def _prepare(self, create: bool, copying: bool) -> None:
         """Make the directories of a new store. With `copying`, its tables may be on their way from another device."""

@@ -29,8 +29,8 @@ ITEMS, INDEX, REFERENCES, CATALOG = "items", "index", "references", "catalog"
 # What the catalog's names of single items, which `Store.set_root` gives, begin with.
 ROOTS = b"root/"
 
-# What a change in the journal is: the first field of its tuple.
-CREATED, UPDATED, DELETED = "+", "~", "-"
+# What a change in the journal is: the first field of its tuple. NAMED is one of the catalog, and of no item.
+CREATED, UPDATED, DELETED, NAMED = "+", "~", "-", "="
 
 # The rules of references as they stand in the references table.
 RULE_BYTES = {"nullify": b"", "cascade": b"c", "restrict": b"r"}
@@ -118,6 +118,7 @@ class Builder:
         self._targets.update(new for _, new, _ in names if new is not None)
         if not (self._items or self._index or names):
             return None
+        self._changes += [(NAMED, 0, name, old, new) for name, new, old in names]
         entries = transaction.entries
         pools_gone = [i for i in self._gone if "indexes" in (entries[i].base or _NOTHING).attributes]
         label = plain_text(transaction.label)
@@ -343,6 +344,7 @@ __all__ = [
     "DELETED",
     "INDEX",
     "ITEMS",
+    "NAMED",
     "REFERENCES",
     "ROOTS",
     "RULES",

@@ -33,6 +33,7 @@ from atop.writeset import (
     INDEX,
     INDEX_ENTRY_BYTES,
     ITEMS,
+    NAMED,
     REFERENCES,
     RULES,
     UPDATED,
@@ -64,7 +65,7 @@ ERRORS: Final[dict[str, type[AtopError]]] = {
 """The code of a REFUSED, and the error that it raises where the commit was made."""
 
 _CODES: Final = {kind: code for code, kind in ERRORS.items()}
-_KINDS: Final = (CREATED, UPDATED, DELETED)
+_KINDS: Final = (CREATED, UPDATED, DELETED, NAMED)
 _COUNTER_KEYS: Final = {ord("p"): 1 + ID_SIZE, ord("f"): 1 + DIGEST_BYTES}  # of pools and of files
 
 

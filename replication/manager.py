@@ -22,7 +22,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from atop.engine import COMMITS, JOURNAL, TABLES, Engine, Head
 from atop.errors import AtopError, NoMaster, StoreClosed
@@ -38,6 +38,8 @@ from .messages import (
     Ack,
     Commit,
     Committed,
+    CommonAnswered,
+    CommonAsked,
     Elect,
     Gap,
     HistoryAnswered,
@@ -53,6 +55,10 @@ from .messages import (
     Role,
     Status,
 )
+from .reconcile import Reconciler, ReconcileStatus, common_answer
+
+if TYPE_CHECKING:
+    from atop.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +120,7 @@ class ManagerStatus:
     parted: bool  # the master lacks commits that are here: this device waits, its data readable
     problem: str | None  # what went wrong last, for people
     peers: tuple[PeerStatus, ...]
+    reconcile: ReconcileStatus  # how far what was committed while devices were apart is brought together
 
 
 class ReplicationManager:
@@ -134,6 +141,7 @@ class ReplicationManager:
         self._shipping = shipping.Shipping(
             self, self._noticed, master=members <= 1 and not joining, await_copy=self._await_copy
         )
+        self.reconciler = Reconciler(self._send_to, self._report)
         self._engine: Engine | None = None
         self._data: Path | None = None
         self._changed = threading.Condition()  # guards what follows; notified when anything of it changes
@@ -185,7 +193,11 @@ class ReplicationManager:
                 PeerStatus(DeviceId(device), said.role if said else None, number, following and number == head.number)
             )
         master = DeviceId(decided.master) if decided.master is not None else None
-        return ManagerStatus(decided.role, master, self._generation, head, decided.parted, self._problem, tuple(peers))
+        reconcile = self.reconciler.status
+        problem = reconcile.problem or self._problem
+        return ManagerStatus(
+            decided.role, master, self._generation, head, decided.parted, problem, tuple(peers), reconcile
+        )
 
     def take_over(self, timeout: float = WRITE_SECONDS) -> None:
         """Make this device the master. Raises NoMaster if that could not be done in `timeout` seconds."""
@@ -214,6 +226,7 @@ class ReplicationManager:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        self.reconciler.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     # -- as the engine sees it (see atop/replicated.py)
@@ -236,8 +249,13 @@ class ReplicationManager:
     def attach(self, engine: Engine) -> None:
         """The tables are open."""
         self._engine = engine
+        self.reconciler.attach(engine)
         self._shipping.attach(engine)
         self._events.put(self._tell)  # before, it had no last commit to tell of
+
+    def serve(self, store: Store) -> None:
+        """The store is open: commits that were salvaged can be made in it."""
+        self.reconciler.serve(store)
 
     def forward(self, write_set: WriteSet) -> int | None:
         """Have the master commit a WriteSet; returns its number when it is applied here, None if it is for us to do."""
@@ -355,6 +373,10 @@ class ReplicationManager:
             self._submit(lambda: self._answer_history(link, message))
         elif isinstance(message, HistoryAnswered):
             self._events.put(roles.HistoryAnswered(device, message.number, message.same))
+        elif isinstance(message, CommonAsked):
+            self._submit(lambda: self._answer_common(link, message))
+        elif isinstance(message, CommonAnswered):
+            self.reconciler.answered(device, message)
 
     def _submit(self, work: Callable[[], None]) -> None:
         try:
@@ -431,6 +453,17 @@ class ReplicationManager:
         same = record is not None and record[:CHAIN_BYTES] == message.chain
         self._send(link, HistoryAnswered(message.number, same))
 
+    def _answer_common(self, link: LinkToDevice, message: CommonAsked) -> None:
+        engine = self._engine
+        if engine is None:
+            return
+        try:
+            answer = common_answer(engine, message)
+        except AtopError as error:
+            log.info("the journal cannot be read: %s", error)
+            return
+        self._send(link, answer)
+
     def _await_master(self, deadline: float) -> LinkToDevice | None:
         """The link to the master, once there is one; None if this device is it. Raises NoMaster."""
         while True:
@@ -443,10 +476,11 @@ class ReplicationManager:
                 link = self._links.get(decided.master) if decided.master is not None else None
                 if link is not None and decided.role is Role.REPLICA:
                     return link
-            if decided.parted:
+            why = self.reconciler.status.problem if decided.parted else None
+            if why is not None:
                 raise NoMaster(
-                    "this device has commits that the master lacks, and waits for them to be put in safety: "
-                    "until then it can be read, not written"
+                    "this device has commits that the master lacks, and they could not be put in safety yet, so it "
+                    f"can be read, not written: {why}"
                 )
             if not decided.may_write():
                 raise NoMaster("less than half of the group's devices are reachable: writing waits for the others")
@@ -516,6 +550,7 @@ class ReplicationManager:
             self._do(action)
         if self.is_master and self._roles.role is not Role.MASTER:
             self._shipping.become_replica()
+        self.reconciler.consider(self._roles.role, self._roles.master, self._roles.parted)
 
     def _me(self) -> roles.Self:
         self._generation, found = self._shipping.standing()
@@ -558,6 +593,15 @@ class ReplicationManager:
                 link,
                 Status(decided.role, me.generation, decided.master, roles.PRIORITY, me.number, me.chain, reachable),
             )
+
+    def _report(self, event: roles.Event) -> None:
+        self._events.put(event)
+
+    def _send_to(self, device: Id, message: Message) -> bool:
+        link = self._links.get(device)
+        if link is not None:
+            self._send(link, message)
+        return link is not None
 
     @staticmethod
     def _send(link: LinkToDevice, message: Message) -> None:

@@ -54,6 +54,9 @@ MAX_SMALL_BODY_BYTES: Final = 128 << 10
 MAX_MEMBERS: Final = 256
 """Devices of one group, removed ones included: one person's, with room."""
 
+MAX_SAMPLES: Final = 64
+"""Commits asked for at once in the search for the last common one."""
+
 MAX_TAG: Final = 2**24 - 1
 MAX_TEXT: Final = 2_000  # characters of an explanation that goes to a person
 MAX_LABEL: Final = 1 << 20  # characters of a transaction's label
@@ -322,6 +325,26 @@ class HistoryAnswered(_Message, frozen=True, tag=15):
     same: bool
 
 
+class CommonAsked(_Message, frozen=True, tag=20):
+    """To a master whose history has parted from the sender's: which of these commits (number, chain, id) are yours?
+
+    Latest first.
+    """
+
+    samples: Annotated[list[tuple[U63, Hash, U63]], Meta(min_length=1, max_length=MAX_SAMPLES)]
+
+
+class CommonAnswered(_Message, frozen=True, tag=21):
+    """`has` is the number of the first of them that is on the master's disk, under whatever number there.
+
+    `same` is the number of the first up to which the histories are the same; 0 is none. `asked` is the first number.
+    """
+
+    asked: U63
+    has: U63
+    same: U63
+
+
 Structured = (
     Hello
     | Ready
@@ -338,6 +361,8 @@ Structured = (
     | Elect
     | HistoryAsked
     | HistoryAnswered
+    | CommonAsked
+    | CommonAnswered
 )
 Message = Log | Structured
 

@@ -99,6 +99,15 @@ class HistoryAnswered:
 
 
 @dataclass(frozen=True)
+class Secured:
+    """What this device has up to a commit, and a master lacks, is in safety beside the database."""
+
+    device: Id
+    number: int
+    chain: bytes
+
+
+@dataclass(frozen=True)
 class Elected:
     """This device has won an election."""
 
@@ -157,8 +166,8 @@ class Tick:
 
 
 Event = (
-    LinkUp | LinkDown | Heard | MasterFound | HistoryAnswered | Elected | ElectionEnded | ElectionWanted | InStep
-    | Behind | WriteWanted | Appointed | GenerationWanted | GaveWay | Tick
+    LinkUp | LinkDown | Heard | MasterFound | HistoryAnswered | Secured | Elected | ElectionEnded | ElectionWanted
+    | InStep | Behind | WriteWanted | Appointed | GenerationWanted | GaveWay | Tick
 )  # fmt: skip
 
 
@@ -296,6 +305,8 @@ class Roles:
                     self.has_copy = True
                     self._synced = (self.master, me.generation)
                     self._become_replica(self.master)
+            case Secured(device, number, chain):
+                return self._sync_secured(device, number, chain, me)
             case Elected():
                 return self._become_master()
             case ElectionEnded():
@@ -339,6 +350,12 @@ class Roles:
             return [AskHistory(device, me.number)]
         self.parted = not same
         return [Sync()] if same else []
+
+    def _sync_secured(self, device: Id, number: int, chain: bytes, me: Self) -> list[Action]:
+        if self.role is not Role.WAITING or device != self.master or (number, chain) != (me.number, me.chain):
+            return []  # it was about another history than the one to give up now
+        self.parted = False
+        return [Sync()]
 
     def _catch_up(self, dropped: bool, now: float, me: Self) -> list[Action]:
         """Ask for log records that did not arrive, if none came for a while, or it is known that some were lost."""

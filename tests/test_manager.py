@@ -141,35 +141,6 @@ def test_the_old_master_follows_the_new_one_if_nothing_was_missed(group: Group, 
     assert equal(a, b)
 
 
-def test_of_two_masters_the_one_with_more_commits_keeps_and_the_other_gives_nothing_up(
-    group: Group, a: Machine, b: Machine
-) -> None:
-    group.cut("a", "b")
-    a.write("a1")
-    b.write("b1", "b2", "b3")
-    group.link("a", "b")
-    until(lambda: a.manager.status().parted)
-    assert a.manager.role is Role.WAITING
-    assert b.manager.role is Role.MASTER
-    assert a.texts() == ["a1", "first"]
-    with pytest.raises(NoMaster, match="put in safety"):
-        a.write("a2")
-    b.write("b4")
-    assert b.texts() == ["b1", "b2", "b3", "b4", "first"]
-
-
-def test_a_device_that_stopped_still_has_its_data_after_a_restart(group: Group, a: Machine, b: Machine) -> None:
-    group.cut("a", "b")
-    a.write("a1")
-    b.write("b1", "b2", "b3")
-    group.link("a", "b")
-    until(lambda: a.manager.status().parted)
-    a.close()
-    a = group.start("a")
-    until(lambda: a.manager.status().parted)
-    assert a.texts() == ["a1", "first"]
-
-
 def test_three_devices_elect_a_master_when_theirs_is_gone(group: Group, a: Machine, b: Machine) -> None:
     a.manager.set_members(3)
     b.manager.set_members(3)

@@ -26,6 +26,8 @@ from replication.messages import (
     Ack,
     Commit,
     Committed,
+    CommonAnswered,
+    CommonAsked,
     Elect,
     Gap,
     Goodbye,
@@ -90,6 +92,8 @@ EXAMPLES: list[Message] = [
     Elect(3, DESKTOP),
     HistoryAsked(41, bytes(range(32))),
     HistoryAnswered(41, True),
+    CommonAsked([(41, bytes(range(32)), 7), (40, bytes(32), 6)]),
+    CommonAnswered(41, 40, 39),
     Log(4, b"control", b"record"),
 ]
 each_example = pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)

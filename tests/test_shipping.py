@@ -130,6 +130,9 @@ class Node:
     def log_needed(self) -> int:
         return 0
 
+    def serve(self, store: Store) -> None:
+        pass  # nothing waits for it
+
 
 @pytest.fixture
 def directory() -> Iterator[Path]:

@@ -1,0 +1,262 @@
+"""Merging what two sides did to one item while they were apart: values in, values out, and nothing else.
+
+The rules, for each attribute that "mine" (the commit that is replayed) changed:
+
+1. The other side left it alone, or changed it to the same: mine is applied, silently.
+2. Both changed a list, set or dict: additions and removals of both, if their elements are simple values.
+3. The item's class merges it: `merge(base, mine, theirs)`.
+4. The later change is kept, by the hybrid clock; of two at one time, that of the device with the higher tag. The
+   other value becomes a `Clash`, for a conflict item.
+
+Promises: the same outcome wherever it is computed, from records alone; rules 1, 2 and 4 give the same values whichever
+side is replayed. Nothing of the application's is called but `merge`, and what that raises changes nothing here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from atop.errors import UnstorableValue
+from atop.records import State
+from atop.values import ATOMS, FileInfo, Reference, to_stored
+from atop.writeset import same
+
+log = logging.getLogger(__name__)
+
+MAX_ELEMENTS: Final = 100_000
+"""The longest list that is merged element by element; a longer one is one value."""
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "absent"
+
+
+ABSENT: Final[Any] = _Absent()
+"""Stands for the value of an attribute that is not there."""
+
+
+class Stamp(NamedTuple):
+    """When something was changed, and where: the later one wins, of two at one time that of the higher tag."""
+
+    time: int  # microseconds of the hybrid clock
+    device: int  # tag
+
+
+@dataclass(frozen=True)
+class Clash:
+    """Two values of one attribute, of which one could be kept; or an item that one side deleted."""
+
+    kind: str  # "value", "deleted", "name" or "item": see `atop.conflicts.ConflictItem`
+    about: int  # item id
+    attribute: str
+    kept: Any  # ABSENT where the attribute is not there
+    kept_by: Stamp | None  # None where that is not known any more
+    other: Any
+    other_by: Stamp | None
+
+
+@dataclass
+class Theirs:
+    """What the other side did to one item since the two parted, as far as its journal tells."""
+
+    attributes: dict[str, Stamp] = field(default_factory=dict)  # attribute -> its last change
+    schema: Stamp | None = None  # the last change of the version of its class
+    touched: Stamp | None = None  # the last change that was more than the consequence of a deletion
+    deleted: Stamp | None = None
+    state: State | None = None  # what it was when it was deleted
+    deletion: int = 0  # id of the commit that deleted it
+
+
+Merger = Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], Mapping[str, Any]]
+
+
+@dataclass
+class Merged:
+    """What an item comes to."""
+
+    attributes: dict[str, Any]
+    clashes: list[Clash] = field(default_factory=list)
+    both: bool = False  # whether both sides had changed it
+
+
+def merge_attributes(
+    about: int,
+    base: dict[str, Any],
+    mine: dict[str, Any],
+    now: dict[str, Any],
+    changed: Mapping[str, Any],
+    theirs: Theirs,
+    stamp: Stamp,
+    *,
+    complete: bool,
+    merger: Merger | None = None,
+) -> Merged:
+    """Apply what `mine` changed to what the item is `now`.
+
+    Args:
+        about: the item's id.
+        base, mine: all attributes before and after the commit that is replayed.
+        now: all attributes as they are in the store.
+        changed: the names of the attributes that the commit changed.
+        theirs: what the other side did to the item.
+        stamp: of the commit that is replayed.
+        complete: whether `theirs` is all; else what differs may have been changed at any time.
+        merger: the class's `merge`, if it has one.
+    """
+    result = Merged(dict(now))
+    open_names = []
+    for name in sorted(changed):
+        old, new, there = (values.get(name, ABSENT) for values in (base, mine, now))
+        last = theirs.attributes.get(name)
+        if last is not None or not complete:
+            result.both = result.both or not _same(there, old)
+        if _same(new, there):
+            continue
+        if (last is None and complete) or (_same(there, old) and (last is None or last < stamp)):
+            _put(result.attributes, name, new)
+            continue
+        combined = merge_collections(old, new, there)
+        if combined is not ABSENT:
+            _put(result.attributes, name, combined)
+        else:
+            open_names.append(name)
+    if open_names and merger is not None:
+        decided = _ask(about, merger, base, mine, now)
+        result.attributes.update(decided)
+        open_names = [name for name in open_names if name not in decided]
+    for name in open_names:
+        new, there = mine.get(name, ABSENT), now.get(name, ABSENT)
+        last = theirs.attributes.get(name)
+        if last is not None and stamp > last:
+            _put(result.attributes, name, new)
+            result.clashes.append(Clash("value", about, name, new, stamp, there, last))
+        else:
+            result.clashes.append(Clash("value", about, name, there, last, new, stamp))
+    return result
+
+
+def _put(attributes: dict[str, Any], name: str, value: Any) -> None:
+    if value is ABSENT:
+        attributes.pop(name, None)
+    else:
+        attributes[name] = value
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one is ABSENT or other is ABSENT:
+        return one is other
+    return same(one, other)
+
+
+def _ask(
+    about: int, merger: Merger, base: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]
+) -> dict[str, Any]:
+    """What the class's `merge` makes of it; nothing where that fails."""
+    try:
+        given = [{name: to_stored(value, name) for name, value in side.items()} for side in (base, mine, theirs)]
+        return {str(name): to_stored(value, str(name)) for name, value in (merger(*given) or {}).items()}
+    except UnstorableValue as error:
+        log.warning("item %d: what merge() of its class returned cannot be stored: %s", about, error)
+    except Exception:  # whatever an application's code raises is its own affair
+        log.exception("item %d: merge() of its class failed; the later change is kept instead", about)
+    return {}
+
+
+# -- containers
+
+
+def merge_collections(base: Any, mine: Any, theirs: Any) -> Any:
+    """Both sides' additions and removals, or ABSENT if these are not containers of simple values that allow it."""
+    kind = type(theirs)
+    if type(mine) is not kind:
+        return ABSENT
+    if base is None or base is ABSENT:
+        base = kind() if kind in (list, set, frozenset, dict) else base
+    if type(base) is not kind:
+        return ABSENT
+    if kind in (set, frozenset):
+        if not _are_simple(base) or not _are_simple(mine) or not _are_simple(theirs):
+            return ABSENT
+        return (theirs - (base - mine)) | (mine - base)
+    if kind is list:
+        return _merge_lists(base, mine, theirs)
+    if kind is dict:
+        return _merge_dicts(base, mine, theirs)
+    return ABSENT
+
+
+def _are_simple(values: Any) -> bool:
+    return all(type(value) in ATOMS or type(value) in (Reference, FileInfo) for value in values)
+
+
+def _merge_dicts(base: dict[Any, Any], mine: dict[Any, Any], theirs: dict[Any, Any]) -> Any:
+    """Both sides' changes, if no key was changed on both in different ways."""
+    if not all(map(_are_simple, (base, mine, theirs))):
+        return ABSENT
+    merged = dict(theirs)
+    for key in [*mine, *(key for key in base if key not in mine)]:
+        old, new, there = (values.get(key, ABSENT) for values in (base, mine, theirs))
+        if _same(new, old) or _same(new, there):
+            continue
+        if not _same(there, old):
+            return ABSENT
+        _put(merged, key, new)
+    return merged
+
+
+def _merge_lists(base: list[Any], mine: list[Any], theirs: list[Any]) -> Any:
+    if max(map(len, (base, mine, theirs))) > MAX_ELEMENTS or not all(map(_are_simple, (base, mine, theirs))):
+        return ABSENT
+    old, ours, others = (_numbered(values) for values in (base, mine, theirs))
+    if _order(ours, old) == _order(old, ours):
+        return _values(_with_changes(old, ours, others))  # mine kept the order: its changes go into theirs
+    if _order(others, old) == _order(old, others):
+        return _values(_with_changes(old, others, ours))
+    return ABSENT
+
+
+# An element of a list, told from others that are equal to it: type, value, and how often it came before.
+Element = tuple[type, Any, int]
+
+
+def _numbered(values: list[Any]) -> list[Element]:
+    seen: Counter[tuple[type, Any]] = Counter()
+    numbered = []
+    for value in values:
+        key = type(value), value
+        numbered.append((*key, seen[key]))
+        seen[key] += 1
+    return numbered
+
+
+def _values(elements: list[Element]) -> list[Any]:
+    return [value for _, value, _ in elements]
+
+
+def _order(one: list[Element], other: list[Element]) -> list[Element]:
+    """The elements of `one` that `other` has too."""
+    there = set(other)
+    return [element for element in one if element in there]
+
+
+def _with_changes(base: list[Element], changed: list[Element], frame: list[Element]) -> list[Element]:
+    """`frame` with what `changed` added to `base` and removed from it; added elements follow the one before them."""
+    before, after, there = set(base), set(changed), set(frame)
+    following: dict[Element | None, list[Element]] = {}
+    anchor: Element | None = None
+    for element in changed:
+        if element not in before and element not in there:
+            following.setdefault(anchor, []).append(element)
+        elif element in there:
+            anchor = element
+    result = list(following.get(None, ()))
+    for element in frame:
+        if element not in before or element in after:
+            result.append(element)
+        result += following.get(element, ())
+    return result

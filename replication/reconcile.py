@@ -1,0 +1,441 @@
+"""After a partition: nothing that was committed on the side that gives way is lost.
+
+A device that has to follow another history stops first, its own data in place (`roles`). Then:
+
+1. The last common commit is found, in an exchange with the master.
+2. Salvage: every commit after it is written to `local/salvage`, with the new state of each item, and flushed.
+3. The device follows: Berkeley DB rolls back, or copies.
+4. Replay: each salvaged commit, in order, is made anew through the ordinary path, merged with what the other side did.
+5. The file is removed when all of it is committed, and on the disk here.
+
+Promises: step 3 does not come before step 2 is complete; where the disk is full it does not come at all, until there is
+room. A crash anywhere repeats a step, which does no harm: a commit whose id is in the journal is not made again. A
+salvage file that is damaged is reported in the status for as long as it is there, and no part of it is applied.
+
+Never: a decision about who follows whom (`roles`), or about values (`merging`).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from atop.conflicts import POOL_NAME
+from atop.disk import explained, sync_directory
+from atop.engine import COMMITS, JOURNAL, Engine, Head
+from atop.errors import AtopError, Conflict, StoreClosed, TransactionTooLarge, UnstorableValue
+from atop.ids import tag_of
+from atop.indexes import BUILDING
+from atop.pool import Index, Pool
+from atop.records import pack_u64, unpack_u64
+
+from . import roles
+from .aside import ConflictWriter, NoConflictsPool
+from .gathering import Gathering
+from .messages import MAX_SAMPLES, CommonAnswered, CommonAsked, Message, Role
+from .replaying import Outcome, Replay, is_pool
+from .salvage import SUFFIX, Commit, Header, Salvage, SalvageDamaged, write
+from .theirs import HistoryMoved
+
+log = logging.getLogger(__name__)
+
+Id = bytes
+
+RETRY_SECONDS: Final = 2.0
+"""How soon a step that failed, for want of room, say, is tried again."""
+
+ANSWER_SECONDS: Final = 10.0
+"""How long an answer of the master is waited for before the search for the common commit begins anew."""
+
+ATTEMPTS: Final = 200
+"""How often a replayed commit is worked out anew because others were faster, before it is put aside whole."""
+
+NAME: Final = re.compile(r"(\d{8})\.salvage")
+
+Phase = Literal["idle", "comparing", "salvaging", "following", "replaying"]
+
+
+@dataclass(frozen=True)
+class ReconcileStatus:
+    """How far a reconciliation is, and what those since the start came to."""
+
+    phase: Phase = "idle"
+    done: int = 0  # commits salvaged, or replayed
+    total: int = 0  # of so many
+    replayed: int = 0  # commits made anew
+    merged: int = 0  # items that both sides had changed
+    conflicts: int = 0  # values that were put aside
+    problem: str | None = None  # why it does not go on, for people
+
+
+class Reconciler:
+    """The reconciliation of one store with the histories it meets. Its methods may be called by any thread.
+
+    Args:
+        send: sends a message to a device; False if there is no link to it.
+        tell: tells `roles` what has happened.
+    """
+
+    def __init__(self, send: Callable[[Id, Message], bool], tell: Callable[[roles.Event], None]) -> None:
+        self.retry_seconds = RETRY_SECONDS
+        self._send = send
+        self._tell = tell
+        self._engine: Engine | None = None
+        self._store: Any = None
+        self._directory = Path()
+        self._changed = threading.Condition()  # guards what follows
+        self._parted_from: Id | None = None  # the master whose history lacks commits that are here
+        self._may_replay = False
+        self._answer: CommonAnswered | None = None
+        self._closed = False
+        self._status = ReconcileStatus()
+        self._problems: dict[str, str] = {}  # step -> why it failed last
+        self._threads: list[threading.Thread] = []
+        self._secured: tuple[Id, Head] | None = None
+        self.pending = False  # whether there is a salvage file, as far as was seen
+
+    # -- for the manager
+
+    def attach(self, engine: Engine) -> None:
+        """The store's tables are open."""
+        self._engine = engine
+        self._directory = engine.path.parent / "local" / "salvage"
+
+    def serve(self, store: Any) -> None:
+        """The store is open."""
+        with self._changed:
+            self._store = store
+            self.pending = bool(self._files())
+            if not self._threads and not self._closed:
+                for name, step, wanted in (
+                    ("atop-salvage", self._salvage, lambda: self._parted_from is not None),
+                    ("atop-replay", self._replay, lambda: self._may_replay and self.pending),
+                ):
+                    thread = threading.Thread(target=self._run, args=(step, wanted), name=name, daemon=True)
+                    self._threads.append(thread)
+                    thread.start()
+
+    def consider(self, role: Role, master: Id | None, parted: bool) -> None:
+        """The device stands so now. Called often: by the thread that decides, after each of its steps."""
+        parted_from = master if role is Role.WAITING and parted else None
+        may_replay = role is Role.MASTER or (role is Role.REPLICA and master is not None)
+        if (parted_from, may_replay) != (self._parted_from, self._may_replay):
+            with self._changed:
+                if parted_from is None and self._status.phase in ("comparing", "salvaging", "following"):
+                    following = role is Role.WAITING
+                    self._status = replace(self._status, phase="following" if following else "idle", done=0, total=0)
+                self._parted_from, self._may_replay = parted_from, may_replay
+                self._changed.notify_all()
+
+    def answered(self, device: Id, answer: CommonAnswered) -> None:
+        """A master has said which of the commits that it was asked for it has."""
+        with self._changed:
+            if device == self._parted_from:
+                self._answer = answer
+                self._changed.notify_all()
+
+    @property
+    def status(self) -> ReconcileStatus:
+        """How things stand."""
+        with self._changed:
+            return replace(self._status, problem="; ".join(self._problems.values()) or None)
+
+    def close(self) -> None:
+        """End; what is not done goes on when the store is opened again."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            threads = list(self._threads)
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join()
+
+    # -- the two threads
+
+    def _run(self, step: Callable[[], None], wanted: Callable[[], bool]) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or wanted())
+                if self._closed:
+                    return
+            try:
+                step()
+                self._problem(step.__name__, None)
+            except StoreClosed:
+                return
+            except AtopError as error:
+                log.info("reconciliation waits: %s", error)
+                self._problem(step.__name__, str(error))
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closed, self.retry_seconds)
+
+    def _problem(self, step: str, text: str | None) -> None:
+        with self._changed:
+            if text is None:
+                self._problems.pop(step, None)
+            else:
+                self._problems[step] = text
+
+    def _progress(self, phase: Phase, done: int, total: int, **counts: int) -> None:
+        with self._changed:
+            more = {name: getattr(self._status, name) + count for name, count in counts.items()}
+            self._status = replace(self._status, phase=phase, done=done, total=total, **more)
+
+    # -- finding the last common commit
+
+    def _find_common(self, master: Id, head: Head) -> tuple[int, int]:
+        """The numbers of the last commit that the master has, and of the last up to which the histories are one.
+
+        The master may have commits of this device's that another device has replayed; then the first is the higher.
+        """
+        oldest = max(1, self._oldest())
+        numbers = [head.number]
+        distance = 1
+        while numbers[-1] > oldest:
+            numbers.append(max(oldest, head.number - distance))
+            distance *= 2
+        has = self._narrow(master, numbers, oldest, head.number, lambda answer: answer.has)
+        one = [n for n in numbers if n <= has] or [has]
+        return has, self._narrow(master, one, oldest, has, lambda answer: answer.same) if has else 0
+
+    def _narrow(
+        self, master: Id, numbers: list[int], oldest: int, newest: int, of: Callable[[CommonAnswered], int]
+    ) -> int:
+        """The highest number in a range for which the master says yes, as it does up to some number; or 0."""
+        low, high = 0, newest + 1  # yes, or not known; no
+        while True:
+            samples = sorted({n for n in numbers if max(low + 1, oldest) <= n < high}, reverse=True)[:MAX_SAMPLES]
+            if not samples:
+                return low
+            answer = self._ask(master, samples)
+            low = max(low, of(answer))
+            high = min([n for n in samples if n > low], default=high)
+            first = max(low + 1, oldest)
+            step = max(1, -(-(high - first) // MAX_SAMPLES))
+            numbers = list(range(first, high, step)) if high - first <= MAX_SAMPLES * step else []
+
+    def _ask(self, master: Id, numbers: list[int]) -> CommonAnswered:
+        samples = []
+        for number in numbers:
+            record = self._required().get(JOURNAL, pack_u64(number))
+            if record is not None:
+                samples.append((number, record[:32], int(unpack_u64(record, 32)[0])))
+        if not samples:
+            return CommonAnswered(numbers[0], 0, 0)
+        with self._changed:
+            self._answer = None
+        if not self._send(master, CommonAsked(samples)):
+            raise _InterruptedError("there is no link to the master any more")
+
+        def there() -> bool:
+            found = self._answer is not None and self._answer.asked == samples[0][0]
+            return found or self._closed or self._parted_from != master
+
+        with self._changed:
+            self._changed.wait_for(there, ANSWER_SECONDS)
+            answer = self._answer
+        if answer is None or answer.asked != samples[0][0]:
+            raise _InterruptedError("the master did not say which commits it has")
+        return answer
+
+    def _oldest(self) -> int:
+        return self._required().oldest_commit()
+
+    def _required(self) -> Engine:
+        if self._engine is None:
+            raise StoreClosed("the store is not open yet")
+        return self._engine
+
+    # -- salvage
+
+    def _salvage(self) -> None:
+        """Have everything that the master lacks in a file; then let it be followed."""
+        engine, master = self._required(), self._parted_from
+        if master is None:
+            return
+        head = engine.head
+        if self._secured != (master, head):
+            self._progress("comparing", 0, 0)
+            has, same = self._find_common(master, head)
+            self._write(engine, head, has, same)
+            self._secured = (master, head)
+        self._progress("following", 0, 0)
+        self._tell(roles.Secured(master, head.number, head.chain))
+        with self._changed:  # until it is followed, or something else has happened
+            self._changed.wait_for(lambda: self._closed or self._parted_from != master, self.retry_seconds)
+
+    def _write(self, engine: Engine, head: Head, has: int, same: int) -> None:
+        older = [salvage for salvage in map(self._open, self._files()) if salvage is not None]
+        common = min([same, *(salvage.header.common for salvage in older)])
+        total = head.number - has
+        samples = tuple(self._samples(engine, common))
+
+        def latest_first() -> Iterator[Commit]:
+            for salvage in reversed(older):
+                for commit in salvage.commits(latest_first=True):
+                    if engine.get(COMMITS, pack_u64(commit.commit_id)) is None:
+                        yield commit
+            for done, commit in enumerate(Gathering(engine, has).latest_first(), 1):
+                self._progress("salvaging", done, total)
+                yield commit
+
+        commits = latest_first()
+        first = next(commits, None)
+        if first is not None:
+            numbers = [int(match[1]) for path in self._files() if (match := NAME.fullmatch(path.name))]
+            path = self._directory / f"{max(numbers, default=0) + 1:08}{SUFFIX}"
+            header = Header(tag_of(first.commit_id), head.number, head.chain, common, samples)
+            write(path, header, chain([first], commits))
+            with self._changed:
+                self.pending = True
+        for salvage in older:
+            self._remove(salvage.path)
+
+    @staticmethod
+    def _samples(engine: Engine, common: int) -> Iterator[tuple[int, bytes]]:
+        """Chain values at growing distances before the common commit: should another history be followed one day."""
+        number, distance = common, 1
+        while number > 0:
+            record = engine.get(JOURNAL, pack_u64(number))
+            if record is not None:
+                yield number, record[:32]
+            number, distance = common - distance, 2 * distance
+
+    def _files(self) -> list[Path]:
+        try:
+            return sorted(path for path in self._directory.iterdir() if NAME.fullmatch(path.name))
+        except OSError:
+            return []
+
+    def _open(self, path: Path) -> Salvage | None:
+        """A salvage file; None, and it is said in the status, if it is damaged."""
+        try:
+            found = Salvage(path)
+        except SalvageDamaged as error:
+            self._problem(path.name, str(error))
+            return None
+        self._problem(path.name, None)
+        return found
+
+    def _remove(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+            sync_directory(self._directory)
+        except OSError as error:
+            raise explained(error, path) from error
+
+    # -- replay
+
+    def _replay(self) -> None:
+        """Make all salvaged commits anew, and remove the files."""
+        left = False
+        for path in self._files():
+            salvage = self._open(path)
+            if salvage is None:
+                left = True
+                continue
+            try:
+                self._replay_file(salvage)
+            except HistoryMoved:
+                return  # from the start again: what was made stays made, if the new history has it
+            self._required().flush()
+            self._remove(path)
+        with self._changed:
+            self.pending = False
+            self._status = replace(self._status, phase="idle", done=0, total=0)
+            if left:  # it is looked at again: somebody may put it back
+                self._changed.wait_for(lambda: self._closed, self.retry_seconds)
+                self.pending = not self._closed
+
+    def _replay_file(self, salvage: Salvage) -> None:
+        engine, store = self._required(), self._store
+        conflicts = ConflictWriter(engine, store._new_item_id)
+        replay = Replay(engine, salvage.commits(), self._common(engine, salvage.header), conflicts)
+        total = len(salvage)
+        for done, commit in enumerate(salvage.commits()):
+            self._progress("replaying", done, total)
+            if self._closed or not self._may_replay:
+                raise _InterruptedError("the replay of salvaged commits waits for a master")
+            outcome = self._make(engine, replay, commit)
+            if outcome is not None:
+                self._progress(
+                    "replaying", done + 1, total, replayed=1, merged=outcome.merged, conflicts=len(outcome.clashes)
+                )
+        self._finish_pools(salvage, replay)
+
+    def _make(self, engine: Engine, replay: Replay, commit: Commit) -> Outcome | None:
+        """Make one commit; None if it was there. Returns when it is applied here."""
+        aside = False
+        for attempt in range(2 * ATTEMPTS):
+            if engine.get(COMMITS, pack_u64(commit.commit_id)) is not None:
+                return None
+            aside = aside or attempt >= ATTEMPTS
+            try:
+                outcome = replay.refused(commit) if aside else replay.commit(commit)
+                item_ids = outcome.item_ids
+                engine.commit(outcome.write_set, applied=lambda item_ids=item_ids: engine.on_applied(item_ids))  # type: ignore[misc]
+            except NoConflictsPool:
+                self._store.pool(POOL_NAME, indexes=["about"])
+            except Conflict as error:
+                log.debug("commit %d is worked out again: %s", commit.commit_id, error)
+            except (UnstorableValue, TransactionTooLarge) as error:
+                if aside:
+                    raise
+                log.warning("commit %d (%r) cannot be made as it was: %s", commit.commit_id, commit.label, error)
+                aside = True
+            else:
+                return outcome
+        raise _InterruptedError(f"commit {commit.commit_id} ({commit.label!r}) could not be made: others were faster")
+
+    @staticmethod
+    def _common(engine: Engine, header: Header) -> int:
+        """The number of the last commit that the history here and the salvaged one have in common."""
+        for number, value in header.samples:
+            record = engine.get(JOURNAL, pack_u64(number))
+            if record is not None and record[:32] == value:
+                return number
+        return 0
+
+    def _finish_pools(self, salvage: Salvage, replay: Replay) -> None:
+        """Build the indexes that were added, and remove what is left of those that were dropped."""
+        pools = {
+            replay.pool_of(change.item_id)
+            for commit in salvage.commits()
+            for change in commit.changes
+            if change.after is not None and is_pool(change.after)
+        }
+        for pool_id in sorted(pools):
+            pool = self._store._objects.find(pool_id)
+            if not isinstance(pool, Pool):
+                continue
+            for name, definition in pool.indexes.items():
+                if definition.state == BUILDING:
+                    try:
+                        pool.add_index(Index(name, definition.attributes, definition.nocase, definition.words))
+                    except UnstorableValue as error:  # the index is dropped again: it holds no data
+                        log.warning("index %r of pool %d is dropped: %s", name, pool_id, error)
+            pool._sweep()
+
+
+def common_answer(engine: Engine, asked: CommonAsked) -> CommonAnswered:
+    """What a master says: which of these commits it has on its disk, and up to which the histories are the same."""
+    has = same = 0
+    settled = engine.settled()
+    for number, value, commit_id in asked.samples:
+        known = engine.get(COMMITS, pack_u64(commit_id))
+        if not has and known is not None and unpack_u64(known)[0] <= settled:
+            has = number
+        record = engine.get(JOURNAL, pack_u64(number))
+        if not same and record is not None and record[:32] == value and number <= settled:
+            same = number
+    return CommonAnswered(asked.samples[0][0], max(has, same), same)
+
+
+class _InterruptedError(AtopError):
+    """A step could not be finished, and will be begun again."""

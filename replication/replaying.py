@@ -1,0 +1,510 @@
+"""One salvaged commit, worked out anew for a store whose history went on without it.
+
+`Replay.commit` says what the commit comes to there: a WriteSet with the same id, time and label, to be committed as any
+other. What both sides changed is merged (`merging`); what could not be kept is put into a conflict item in the same
+commit. A commit of which nothing is left is still made, so that its id says that it was.
+
+How the parts of an item beside its attributes are merged:
+
+- Deleted here and changed there, or the other way round: it stays, with a conflict item.
+- Deleted here, referred to there since: "nullify" attributes let go of it; for the sake of "cascade" and "restrict"
+  ones it stays, with a conflict item. So with a reference made here to what was deleted there.
+- Pools: what was put in and taken out is done again; a pool that is gone takes nobody in. Two pools of one name
+  become one, with the members and the indexes of both.
+- Indexes of a pool: those added and dropped are added and dropped again, under numbers of their own. Of two
+  definitions under one name, the later is kept.
+- Names: the later stands, and the other item is named in a conflict item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from atop.conflicts import CONFLICT_TYPE
+from atop.engine import COMMITS, Engine
+from atop.ids import tag_of
+from atop.indexes import BUILDING, READY
+from atop.item import Field, class_named
+from atop.journal import relabelled
+from atop.overlay import references_of
+from atop.pool import pool_key
+from atop.records import State, pack_u64, unpack_u64
+from atop.transaction import without
+from atop.values import Reference
+from atop.writeset import CREATED, DELETED, ROOTS, UPDATED, WriteSet, same
+
+from .aside import ConflictWriter
+from .drafting import Draft
+from .merging import ABSENT, Clash, Merger, Stamp, Theirs, merge_attributes
+from .salvage import WHOLE, Change, Commit
+from .theirs import TheirChanges
+
+INDEX_ATTRIBUTES: Final = frozenset({"indexes", "next_number", "doomed"})
+"""The attributes of a pool that are merged as definitions of indexes."""
+
+
+@dataclass
+class Outcome:
+    """What a commit came to."""
+
+    write_set: WriteSet
+    merged: int  # items that both sides had changed
+    clashes: list[Clash]
+    item_ids: list[int]  # of the items it writes
+    pools: set[int] = field(default_factory=set)  # whose indexes it changed: they need looking after
+
+
+class Replay:
+    """Works out the commits of one salvage, in order.
+
+    Args:
+        engine: of the store in which they are to be made.
+        commits: all of them, to be looked at once.
+        common: the number of the last commit that both histories have.
+        conflicts: turns a clash into a conflict item, in a draft.
+    """
+
+    def __init__(self, engine: Engine, commits: Iterable[Commit], common: int, conflicts: ConflictWriter) -> None:
+        self._engine = engine
+        self._conflicts = conflicts
+        self._pools: dict[int, str] = {}  # pools that the salvage makes, with their names
+        mine: set[int] = set()
+        tracked: set[int] = set()
+        for commit in commits:
+            mine.add(commit.commit_id)
+            for change in commit.changes:
+                tracked.add(change.item_id)
+                state = change.after
+                if state is not None:
+                    tracked.update(target for target, _ in references_of(state.attributes))
+                    tracked.update(state.pools)
+                    if change.kind in (CREATED, WHOLE) and is_pool(state) and state.attributes.get("name"):
+                        self._pools[change.item_id] = str(state.attributes["name"])
+        self._theirs = TheirChanges(engine, common, mine, tracked)
+        self._mine = mine
+
+    def commit(self, commit: Commit) -> Outcome:
+        """What a commit comes to, as the store is now. Raises UnstorableValue, TransactionTooLarge."""
+        work = _Work(self, commit)
+        work.read()
+        self._theirs.catch_up()
+        work.run()
+        return self._outcome(work)
+
+    def pool_of(self, pool_id: int) -> int:
+        """The pool that stands for one that the salvage makes: itself, or the one of its name that was there."""
+        name = self._pools.get(pool_id)
+        if name is None or self._engine.version(pool_id) is not None:
+            return pool_id
+        return self._engine.catalog_get(pool_key(name)) or pool_id
+
+    def refused(self, commit: Commit) -> Outcome:
+        """A commit that cannot be made here as it is: all that it holds becomes conflict items."""
+        work = _Work(self, commit)
+        work.set_aside()
+        return self._outcome(work)
+
+    def _outcome(self, work: _Work) -> Outcome:
+        commit, draft = work.commit, work.draft
+        for clash in work.clashes:
+            self._conflicts.write(draft, clash, commit.commit_id, self._mine)
+        numbers = {number: self._number_of(commit_id) for number, commit_id in commit.undone}
+        label = relabelled(commit.label, numbers) if numbers else commit.label
+        write_set = draft.write_set(commit.commit_id, commit.time, label)
+        return Outcome(write_set, work.merged, work.clashes, draft.item_ids, work.pools_changed)
+
+    def _number_of(self, commit_id: int) -> int | None:
+        found = self._engine.get(COMMITS, pack_u64(commit_id))
+        return int(unpack_u64(found)[0]) if found is not None else None
+
+
+class _Work:
+    """One commit being worked out."""
+
+    def __init__(self, replay: Replay, commit: Commit) -> None:
+        self.commit = commit
+        self.draft = Draft(replay._engine)
+        self.clashes: list[Clash] = []
+        self.merged = 0
+        self.pools_changed: set[int] = set()
+        self._replay = replay
+        self._theirs = replay._theirs
+        self._stamp = Stamp(commit.time, tag_of(commit.commit_id))
+        self._deleted = {change.item_id for change in commit.changes if change.kind == DELETED}
+        self._staying: set[int] = set()
+        self._settled: set[tuple[int, str]] = set()
+
+    def read(self) -> None:
+        """Read the items that the commit is about."""
+        for change in self.commit.changes:
+            self.draft.committed(change.item_id)
+            if change.after is not None:
+                for pool_id in change.after.pools:
+                    self.draft.committed(self._pool(pool_id))
+
+    def run(self) -> None:
+        """Work it out."""
+        self._find_settled()
+        self._find_staying()
+        for change in sorted(self.commit.changes, key=_pools_first):
+            if change.after is not None:
+                self.draft.set_rules(change.item_id, change.rules)
+                self._apply(change, change.after)
+        for change in self.commit.changes:
+            if change.after is None:
+                self._delete(change)
+        for name, old, new in self.commit.names:
+            self._name(name, old, new)
+
+    def set_aside(self) -> None:
+        """Keep all values in conflict items, and change nothing."""
+        for change in self.commit.changes:
+            state = change.after
+            if state is not None and state.type_name != CONFLICT_TYPE:
+                values = dict(state.attributes)
+                self.clashes.append(
+                    Clash("item", change.item_id, "", ABSENT, None, self._mended(values, drop=True), self._stamp)
+                )
+
+    # -- deletions
+
+    def _find_settled(self) -> None:
+        """Attributes of which this commit settles a conflict: to settle one twice makes no new one."""
+        for change in self.commit.changes:
+            if change.kind == DELETED and change.before.get("about") and "attribute" in change.before:
+                self._settled.add((change.before["about"], change.before["attribute"]))
+
+    def _find_staying(self) -> None:
+        """Which of the items that the commit deletes have to stay."""
+        gone = {item_id for item_id in self._deleted if self.draft.committed(item_id) is not None}
+        stay = {item_id for item_id in gone if self._was_touched(item_id)}
+        waiting = True
+        while waiting:
+            more = {item_id for item_id in gone - stay if self._is_needed(item_id, gone - stay)}
+            waiting = bool(more)
+            stay |= more
+        self._staying = stay
+
+    def _was_touched(self, item_id: int) -> bool:
+        """Whether the other side changed an item, so that its deletion here does not hold."""
+        state = self.draft.committed(item_id)
+        if state is None or state.type_name == CONFLICT_TYPE:
+            return False
+        if self._theirs.complete:
+            return self._theirs.of(item_id).touched is not None
+        base = next(change.base for change in self.commit.changes if change.item_id == item_id)
+        return state.version != base and state.version not in self._replay._mine
+
+    def _is_needed(self, item_id: int, gone: set[int]) -> bool:
+        return any(rule and source not in gone for source, _, rule in self.draft.referrers(item_id))
+
+    def _delete(self, change: Change) -> None:
+        item_id = change.item_id
+        state = self.draft.state(item_id)
+        if state is None:
+            return
+        if item_id in self._staying:
+            last = self._theirs.of(item_id).touched
+            self._clash(Clash("deleted", item_id, "", ABSENT, last, ABSENT, self._stamp))
+            return
+        if "indexes" in state.attributes:
+            for member in self.draft.members(item_id):
+                self._put_pools(member, lambda pools: pools - {item_id})
+            name = pool_key(str(state.attributes.get("name", "")))
+            if self.draft.named(name) == item_id:
+                self.draft.name(name, None)
+        for source, attribute, _ in list(self.draft.referrers(item_id)):
+            there = self.draft.state(source)
+            if there is not None and source != item_id and source not in self._deleted - self._staying:
+                value = without(there.attributes.get(attribute), item_id)
+                self.draft.put(source, there._replace(attributes={**there.attributes, attribute: value}))
+        self.draft.delete(item_id)
+
+    # -- items
+
+    def _apply(self, change: Change, after: State) -> None:
+        now = self.draft.state(change.item_id)
+        theirs = self._theirs.of(change.item_id)
+        if is_pool(after) and self._apply_pool(change, after, now):
+            return
+        if now is None:
+            if change.kind == CREATED:
+                self._create(change, after)
+            elif not self._is_consequence(change, after) and after.type_name != CONFLICT_TYPE:
+                self._bring_back(change, after, theirs)
+            return
+        self._merge(change, after, now, theirs)
+
+    def _create(self, change: Change, after: State) -> None:
+        state = after._replace(attributes=self._mended(after.attributes), pools=self._pools_of(after.pools))
+        if change.base:
+            self.draft.restore(change.item_id, state, change.base)
+        else:
+            self.draft.put(change.item_id, state)
+
+    def _bring_back(self, change: Change, after: State, theirs: Theirs) -> None:
+        """Changed here, deleted there: it stays."""
+        self._clash(Clash("deleted", change.item_id, "", ABSENT, self._stamp, ABSENT, theirs.deleted))
+        if theirs.state is None or theirs.deleted is None:  # the journal does not tell what it was
+            self._create(change, after)
+            return
+        self.draft.restore(change.item_id, self._as_it_was(theirs.state), theirs.deletion)
+        self._merge(change, after, theirs.state, theirs)
+
+    def _as_it_was(self, state: State) -> State:
+        return state._replace(attributes=self._mended(state.attributes), pools=self._pools_of(state.pools))
+
+    def _is_consequence(self, change: Change, after: State) -> bool:
+        """Whether a change is no more than what the deletion of other items did to this one."""
+        if change.kind != UPDATED or change.added:
+            return False
+        references = all(
+            any(target in self._deleted for target, _ in references_of({name: value}))
+            for name, value in change.before.items()
+        )
+        pools = change.pools is None or set(change.pools) - set(after.pools) <= self._deleted
+        return references and pools and bool(change.before or change.pools is not None)
+
+    def _merge(self, change: Change, after: State, now: State, theirs: Theirs) -> None:
+        item_id = change.item_id
+        base, changed = self._base(change, after)
+        schemas_differ = change.kind == UPDATED and now.schema != after.schema
+        if schemas_differ and self._merge_schemas(change, after, now, theirs):
+            return
+        for name in [name for name in changed if self._only_lets_go(base.get(name), after.attributes.get(name))]:
+            del changed[name]
+        mine = self._mended(after.attributes)
+        result = merge_attributes(
+            item_id,
+            base,
+            mine,
+            now.attributes,
+            changed,
+            theirs,
+            self._stamp,
+            complete=self._theirs.complete and change.kind != WHOLE,
+            merger=_merger(now.type_name, now.schema),
+        )
+        self.merged += result.both
+        for clash in result.clashes:
+            self._clash(clash)
+        schema = max(now.schema, after.schema) if now.type_name == after.type_name else now.schema
+        self.draft.put(item_id, now._replace(attributes=self._mended(result.attributes), schema=schema))
+        if change.kind in (CREATED, WHOLE):
+            self._put_pools(item_id, lambda pools: pools | set(after.pools))
+        elif change.pools is not None:
+            put, taken = set(after.pools) - set(change.pools), set(change.pools) - set(after.pools)
+            taken -= self._staying
+            self._put_pools(item_id, lambda pools: pools - {self._pool(p) for p in taken} | put)
+
+    @staticmethod
+    def _base(change: Change, after: State) -> tuple[dict[str, Any], dict[str, None]]:
+        """All attributes before the commit, and the names of those that it changed."""
+        if change.kind != UPDATED:
+            return {}, dict.fromkeys(after.attributes)
+        base = {name: value for name, value in after.attributes.items() if name not in change.added}
+        base.update(change.before)
+        return base, dict.fromkeys([*change.before, *change.added])
+
+    def _only_lets_go(self, before: Any, after: Any) -> bool:
+        """Whether an attribute changed only because what it refers to was deleted, which does not happen now."""
+        return any(
+            any(target == item_id for target, _ in references_of({"": before}))
+            and same(without(before, item_id), after)
+            for item_id in self._staying
+        )
+
+    def _merge_schemas(self, change: Change, after: State, now: State, theirs: Theirs) -> bool:
+        """Two versions of a class, both changed: the newer version is kept, the other whole; False if only one was."""
+        if theirs.touched is None and self._theirs.complete:
+            if after.schema > now.schema:
+                self.draft.put(
+                    change.item_id, now._replace(schema=after.schema, attributes=self._mended(after.attributes))
+                )
+                return True
+            return False
+        newer = after if after.schema > now.schema else now
+        older = now if newer is after else after
+        stamps = (self._stamp, theirs.touched) if newer is after else (theirs.touched, self._stamp)
+        self.draft.put(change.item_id, now._replace(schema=newer.schema, attributes=self._mended(newer.attributes)))
+        self._clash(
+            Clash(
+                "item",
+                change.item_id,
+                "",
+                ABSENT,
+                stamps[0],
+                self._mended(dict(older.attributes), drop=True),
+                stamps[1],
+            )
+        )
+        self.merged += 1
+        return True
+
+    # -- what items refer to
+
+    def _mended(self, attributes: dict[str, Any], *, drop: bool = False) -> dict[str, Any]:
+        """Attributes without references to what is gone; where a rule needs that, it is brought back."""
+        mended = attributes
+        for target, name in set(references_of(attributes)):
+            pool = self._pool(target)
+            if pool != target:
+                mended = {**mended, name: _with_other(mended[name], target, pool)}
+            elif self._is_gone(target) and (drop or not self._bring_back_target(target, name)):
+                mended = {**mended, name: without(mended[name], target)}
+        return mended
+
+    def _is_gone(self, item_id: int) -> bool:
+        """Whether an item is not there, and is not made by this commit either."""
+        made = (change.item_id for change in self.commit.changes if change.kind in (CREATED, WHOLE))
+        return self.draft.state(item_id) is None and item_id not in made
+
+    def _bring_back_target(self, target: int, name: str) -> bool:
+        """Bring back what was deleted there, and is referred to here by an attribute whose rule does not let it go."""
+        theirs = self._theirs.of(target)
+        rules = [change.rules.get(name) for change in self.commit.changes if change.after is not None]
+        if theirs.state is None or theirs.deleted is None or not any(rules):
+            return False
+        self.draft.restore(target, theirs.state._replace(pools=()), theirs.deletion)  # so that a circle ends here
+        self.draft.restore(target, self._as_it_was(theirs.state), theirs.deletion)
+        self._clash(Clash("deleted", target, "", ABSENT, self._stamp, ABSENT, theirs.deleted))
+        return True
+
+    # -- pools
+
+    def _pool(self, pool_id: int) -> int:
+        """The pool that stands for one that the salvage makes, if there is another one of its name."""
+        name = self._replay._pools.get(pool_id)
+        if name is None or self.draft.state(pool_id) is not None:
+            return pool_id
+        return self.draft.named(pool_key(name)) or pool_id
+
+    def _pools_of(self, pools: Iterable[int]) -> tuple[int, ...]:
+        return tuple(sorted({p for p in map(self._pool, pools) if self.draft.is_pool(p)}))
+
+    def _put_pools(self, item_id: int, change: Any) -> None:
+        state = self.draft.state(item_id)
+        if state is not None:
+            pools = self._pools_of(change(set(state.pools)))
+            if pools != state.pools:
+                self.draft.put(item_id, state._replace(pools=pools))
+
+    def _apply_pool(self, change: Change, after: State, now: State | None) -> bool:
+        """Make a pool, or change the indexes of one; False if the rest of it is to be merged as of any item."""
+        item_id = change.item_id
+        if now is None and change.kind in (CREATED, WHOLE):
+            name = str(after.attributes.get("name", ""))
+            there = self.draft.named(pool_key(name)) if name else None
+            if there is not None and self.draft.is_pool(there):
+                self._apply_indexes(there, {}, after.attributes["indexes"])
+                return True
+            self._create(change, after._replace(attributes={**after.attributes, "indexes": {}, "doomed": ()}))
+            if name:
+                self.draft.name(pool_key(name), item_id)
+            self._apply_indexes(item_id, {}, after.attributes["indexes"], READY)  # it has no members yet
+            return True
+        if now is not None and change.kind in (CREATED, UPDATED, WHOLE):
+            base, changed = self._base(change, after)
+            if INDEX_ATTRIBUTES & changed.keys():
+                old = base.get("indexes", {}) if change.kind == UPDATED else {}
+                self._apply_indexes(item_id, old, after.attributes["indexes"])
+            return changed.keys() <= INDEX_ATTRIBUTES | {"name"} and change.pools is None
+        if now is None and change.kind == UPDATED and changed_only_indexes(change):
+            target = self._pool(item_id)
+            if target != item_id:  # it became one with another pool
+                old = self._base(change, after)[0].get("indexes", {})
+                self._apply_indexes(target, old, after.attributes["indexes"])
+                return True
+        return False
+
+    def _apply_indexes(self, pool_id: int, old: dict[str, Any], new: dict[str, Any], begin: str = BUILDING) -> None:
+        """Add and drop what the commit added and dropped, by name. Added indexes begin in the state `begin`."""
+        state = self.draft.state(pool_id)
+        if state is None:
+            return
+        attributes = dict(state.attributes)
+        indexes, doomed, number = dict(attributes["indexes"]), list(attributes["doomed"]), attributes["next_number"]
+        for name in sorted({*old, *new}):
+            before, after, there = old.get(name), new.get(name), indexes.get(name)
+            if after is not None and (before is None or before[1:4] != after[1:4]):
+                if there is not None:
+                    if there[1:4] == after[1:4] or not self._is_later(pool_id):
+                        continue
+                    doomed.append(there[0])
+                indexes[name] = (number, *after[1:4], begin)
+                number += 1
+            elif after is None and before is not None and there is not None and there[1:4] == before[1:4]:
+                doomed.append(there[0])
+                del indexes[name]
+        attributes.update(indexes=indexes, doomed=tuple(doomed), next_number=number)
+        self.pools_changed.add(pool_id)
+        if not all(same(attributes[name], state.attributes[name]) for name in INDEX_ATTRIBUTES):
+            self.draft.put(pool_id, state._replace(attributes=attributes))
+
+    def _is_later(self, pool_id: int) -> bool:
+        last = self._theirs.of(pool_id).attributes.get("indexes")
+        return last is None or self._stamp > last
+
+    # -- names
+
+    def _name(self, name: str, old: int | None, new: int | None) -> None:
+        there = self.draft.named(name)
+        wanted = None if new is None else self._pool(new)
+        if wanted is not None and self.draft.state(wanted) is None:
+            return
+        if there == wanted or not name.encode().startswith(ROOTS):
+            return  # names of pools come and go with their pools
+        last = self._theirs.name(name)
+        if there == old and (last is None or last < self._stamp):
+            self.draft.name(name, wanted)
+        elif last is not None and self._stamp > last:
+            self.draft.name(name, wanted)
+            self._clash(Clash("name", wanted or there or 0, name, _ref(wanted), self._stamp, _ref(there), last))
+        else:
+            self._clash(Clash("name", there or wanted or 0, name, _ref(there), last, _ref(wanted), self._stamp))
+
+    def _clash(self, clash: Clash) -> None:
+        state = self.draft.state(clash.about)
+        if (clash.about, clash.attribute) in self._settled or (state is not None and state.type_name == CONFLICT_TYPE):
+            return
+        self.clashes.append(clash)
+
+
+def is_pool(state: State) -> bool:
+    """Whether an item is a pool, of whatever class."""
+    return state.attributes.keys() >= INDEX_ATTRIBUTES
+
+
+def changed_only_indexes(change: Change) -> bool:
+    """Whether a commit did no more to a pool than add or drop indexes."""
+    return {*change.before, *change.added} <= INDEX_ATTRIBUTES
+
+
+def _pools_first(change: Change) -> tuple[int, int]:
+    made = change.after is not None and is_pool(change.after)
+    return (0 if made else 1), change.item_id
+
+
+def _ref(item_id: int | None) -> Any:
+    return None if item_id is None else Reference(item_id)
+
+
+def _with_other(value: Any, old: int, new: int) -> Any:
+    """A stored value that refers to another item in the place of one."""
+    kind = type(value)
+    if kind is Reference:
+        return Reference(new) if value.item_id == old else value
+    if kind in (list, tuple, set, frozenset):
+        return kind(_with_other(inner, old, new) for inner in value)
+    if kind is dict:
+        return {_with_other(k, old, new): _with_other(v, old, new) for k, v in value.items()}
+    return value
+
+
+def _merger(type_name: str, schema: int) -> Merger | None:
+    """The `merge` of an item class, where it is imported, and no older than the record."""
+    cls = class_named(type_name)
+    found = getattr(cls, "merge", None) if cls is not None and cls._schema == schema else None
+    return found if callable(found) and not isinstance(found, Field) else None
