@@ -25,6 +25,7 @@ from atop.errors import NoMaster, NoSuchStore, StoreDamaged, StoreError
 
 if TYPE_CHECKING:
     from atop.engine import Engine
+    from atop.store import Store
     from atop.writeset import WriteSet
 
 GROUP_FILE: Final = "group.json"
@@ -100,6 +101,9 @@ class Alone:
     def attach(self, engine: Engine) -> None:
         """The tables are open."""
         self._engine = engine
+
+    def serve(self, store: Store) -> None:
+        """The store is open. What waits to be replayed waits for the device."""
 
     def forward(self, write_set: WriteSet) -> None:
         """Begin a new generation, so that the commit is applied here. Raises NoMaster if this device may not."""
