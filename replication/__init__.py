@@ -1,7 +1,8 @@
 """Replication: keeps the stores of several devices equal, over encrypted links. See `Device`."""
 
-from replication.device import Device, NotAMember
+from replication.device import Device
 from replication.device_status import DeviceStatus, PeerStatus
+from replication.errors import NotAMember
 from replication.group import MAX_DEVICES
 from replication.identity import DeviceId, IdentityError, InvalidDeviceId
 from replication.invitation import InvalidDeviceName, InvalidPairingCode, PairingFailed

@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from discovery import DiscoveryStatus
+
 from .group import Group
 from .hub import Heard, Hub
+from .identity import DeviceId
 from .link import LinkStatus
 from .manager import ManagerStatus
 from .membership import id_of, to_time
@@ -123,15 +126,65 @@ def _commits(count: int) -> str:
     return f"{count:,} commit" + ("" if count == 1 else "s")
 
 
-def peers_of(group: Group | None, manager: ManagerStatus, links: Mapping[bytes, LinkStatus], hub: Hub) -> tuple[
-    PeerStatus, ...
-]:  # fmt: skip
+@dataclass(frozen=True)
+class Sources:
+    """What a status is made of."""
+
+    name: str
+    device_id: DeviceId
+    store: str
+    group: Group | None
+    manager: ManagerStatus
+    hub: Hub
+    port: int | None
+    linking: PeersStatus | None
+    discovery: DiscoveryStatus | None
+    invitation: InvitationStatus | None
+    problem: str | None
+
+    def name_of(self, device: DeviceId) -> str:
+        """How people call a device."""
+        member = self.group.member(device) if self.group is not None else None
+        return member.name if member is not None else self.name if device == self.device_id else device.short
+
+
+def status_of(sources: Sources) -> DeviceStatus:
+    """How a device stands."""
+    group, manager, found = sources.group, sources.manager, sources.discovery
+    peers = _peers_of(sources)
+    online = [peer for peer in peers if peer.online]
+    removed = group is not None and group.removed
+    return DeviceStatus(
+        name=sources.name,
+        device_id=str(sources.device_id),
+        store=sources.store,
+        role=manager.role.value,
+        master=None if manager.master is None else sources.name_of(manager.master),
+        commit=manager.head.number,
+        chain=manager.head.chain.hex(),
+        grouped=group is not None and not removed,
+        removed=removed,
+        consistency="majority" if group is not None and group.majority else "available",
+        in_sync=bool(online) and all(peer.in_sync for peer in online),
+        parted=manager.parted,
+        port=sources.port,
+        announced_as=found.announced_as if found is not None else None,
+        peers=peers,
+        invitation=sources.invitation,
+        problems=_problems_of(sources, removed),
+    )
+
+
+def _peers_of(sources: Sources) -> tuple[PeerStatus, ...]:
     """The other devices of a group, the removed ones last."""
+    group, hub = sources.group, sources.hub
     if group is None or group.removed:
         return ()
+    links = {link.device_id.digest: link for link in sources.linking.links} if sources.linking is not None else {}
     others = [member for member in group.members() if member.public_key != group.own.public_key]
-    own_rate = max((h.rate or 0.0 for m in others if (h := hub.heard(id_of(m).digest)) is not None), default=0.0)
-    return tuple(_peer(member, manager, links, hub.heard(id_of(member).digest), own_rate) for member in others)
+    heard = [(member, hub.heard(id_of(member).digest)) for member in others]
+    own_rate = max((one.rate or 0.0 for _, one in heard if one is not None), default=0.0)
+    return tuple(_peer(member, sources.manager, links, one, own_rate) for member, one in heard)
 
 
 def _peer(
@@ -143,6 +196,7 @@ def _peer(
 ) -> PeerStatus:
     device = id_of(member)
     link = links.get(device.digest)
+    link = link if link is not None and link.failure is None else None
     known = next((peer for peer in manager.peers if peer.device == device), None)
     if member.revoked_at is not None:
         return PeerStatus(member.name, str(device), False, removed_at=to_time(member.revoked_at))
@@ -171,11 +225,13 @@ def _peer(
     )
 
 
-def problems_of(
-    manager: ManagerStatus, peers: PeersStatus | None, discovery: tuple[str, ...], others: tuple[str | None, ...]
-) -> tuple[str, ...]:
+def _problems_of(sources: Sources, removed: bool) -> tuple[str, ...]:
     """What is wrong, the weightiest first."""
-    found = [text for text in (*others, manager.problem) if text is not None]
-    if peers is not None:
-        found += [f"{place}: {problem}" for place, problem in peers.problems.items()]
-    return tuple(dict.fromkeys([*found, *discovery]))
+    found = [text for text in (sources.problem, sources.manager.problem) if text is not None]
+    if removed:
+        found.insert(0, "this device was removed from the group; its data is kept")
+    if sources.linking is not None:
+        found += [f"{place}: {problem}" for place, problem in sources.linking.problems.items()]
+    if sources.discovery is not None:
+        found += sources.discovery.problems
+    return tuple(dict.fromkeys(found))

@@ -10,8 +10,9 @@ import contextlib
 import queue
 import shutil
 import socket
+import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -38,6 +39,7 @@ from .invitation import (
     WrongCode,
     check_name,
 )
+from .link import Link
 from .messages import Member
 from .pairing import PairingOutcome, Refusal
 from .pairing_socket import Confirm, join
@@ -49,6 +51,11 @@ MAX_TRIED: Final = 3
 """Devices that a code is tried on: with one right code, somebody else's invitation may have the same number."""
 
 WELCOME_VERSION: Final = 1
+
+PROGRESS_SECONDS: Final = 0.2
+
+Progress = Callable[[int, int | None], object]
+"""Is told how many bytes of a copy have come, and about how many there will be."""
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True):
@@ -238,3 +245,25 @@ def _on_the_network(number: int, chosen: settings.Settings) -> Generator[Place, 
             if place not in seen:
                 seen.add(place)
                 yield place
+
+
+@contextlib.contextmanager
+def copying(progress: Progress | None, group: Group | None, links: Callable[[], list[Link]]) -> Iterator[None]:
+    """Tell how far the copy is that the block waits for, if it waits for one."""
+    if progress is None or group is None or group.copied:
+        yield
+        return
+    done = threading.Event()
+
+    def tell() -> None:
+        while not done.wait(PROGRESS_SECONDS):
+            received = sum(link.status().received_bytes for link in links())
+            progress(received, max(received, group.copy_bytes) or None)
+
+    thread = threading.Thread(target=tell, name="atop-copy-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

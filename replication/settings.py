@@ -105,6 +105,23 @@ def change(local: Path, **values: str | int | bool | tuple[str, ...] | list[str]
         raise explained(error, path) from error
 
 
+def chosen(local: Path, given: dict[str, Any]) -> Settings:
+    """The settings of the file, with what was given (and is not None) in their place.
+
+    The name is kept: the one that is given counts for a device that has none yet.
+    """
+    path = local / SETTINGS_FILE
+    found = load(local)
+    values = {field.name: getattr(found, field.name) for field in fields(Settings)}
+    for setting, value in given.items():
+        if value is not None and not (setting == "name" and path.exists()):
+            values[setting] = tuple(value) if setting in ("peers", "interfaces") else value
+    result = checked({setting: value for setting, value in values.items() if value is not None}, "what was given")
+    if not path.exists():
+        change(local, name=result.name)
+    return result
+
+
 def own_name() -> str:
     """What to call a device that was given no name: what the machine calls itself."""
     name = " ".join("".join(c if c.isprintable() else " " for c in socket.gethostname()).split())

@@ -55,20 +55,23 @@ def options_of(command: click.Command) -> Iterator[str]:
         yield f"| {names}{metavar} | {parameter.help} |"
 
 
+def section_of(name: str, command: click.Command | None) -> str:
+    """One command, and those that it has."""
+    if command is None or not command.help:
+        raise SystemExit(f"the command {name!r} is missing or has no help")
+    section = [f"### atop {name}", f"`{usage_of(name, command)}`", text_of(command.help)]
+    rows = list(options_of(command))
+    if rows:
+        section.append("\n".join(["| option | meaning |", "| --- | --- |", *rows]))
+    if isinstance(command, click.Group):
+        section += [section_of(f"{name} {below}", command.commands[below]) for below in command.commands]
+    return "\n\n".join(section)
+
+
 def command_reference() -> str:
     """Every command: how it is called, what it does, its options."""
-    sections = []
     context = click.Context(root, info_name="atop")
-    for name in COMMANDS:
-        command = root.get_command(context, name)
-        if command is None or not command.help:
-            raise SystemExit(f"the command {name!r} is missing or has no help")
-        section = [f"### atop {name}", f"`{usage_of(name, command)}`", text_of(command.help)]
-        rows = list(options_of(command))
-        if rows:
-            section.append("\n".join(["| option | meaning |", "| --- | --- |", *rows]))
-        sections.append("\n\n".join(section))
-    return "\n\n".join(sections)
+    return "\n\n".join(section_of(name, root.get_command(context, name)) for name in COMMANDS)
 
 
 PARTS = {"commands": command_reference}

@@ -3,7 +3,7 @@
 Promises, for every command:
 
 - The store is `--store PATH`, else `$ATOP_STORE`, else the user's data directory. A store that is not there
-  is made by `init`, `import` and `browse` (and put back by `restore`), by nothing else.
+  is made by `init`, `import`, `run`, `join` and `browse` (and put back by `restore`), by nothing else.
 - With `--json`, standard output holds JSON objects, one a line, and nothing else; what would be words on
   standard error is a JSON object a line too.
 - Exit codes: 0 done, 1 failed, 2 wrong use, 3 done in part (each record that was skipped is named on standard

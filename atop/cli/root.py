@@ -23,7 +23,11 @@ from atop.cli.session import FAILED, INTERRUPTED, PIPE_CLOSED, WRONG_USE, Sessio
 # Each command, in the order of the help, and the module that has it as NAME_command.
 COMMANDS = {
     "init": "stores",
-    "status": "stores",
+    "status": "status",
+    "run": "run",
+    "invite": "pairing",
+    "join": "pairing",
+    "devices": "devices",
     "import": "transfer",
     "export": "transfer",
     "query": "look",

@@ -1,0 +1,206 @@
+"""`atop invite` and `atop join`: how a second device comes to the store."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from atop import NoSuchStore, StoreError
+from atop.cli.session import NO_STORE_HINT, Session, StoreCommand, pass_session
+from atop.cli.standing import stopping, watch
+from atop.cli.text import many, plain, size
+
+if TYPE_CHECKING:
+    from replication import Comparison, Device, InvitationStatus, OpenInvitation
+
+# Seconds between two looks at an invitation, or at a copy that is on its way.
+LOOK = 0.2
+
+
+@contextlib.contextmanager
+def device_of(session: Session, *, create: bool = False, **settings: Any) -> Iterator[Device]:
+    """The device of the session's store, open; closed at the end of the block. Raises NoSuchStore unless `create`."""
+    from replication import Device
+
+    path = session.store_path
+    if not create and not any((path / there).exists() for there in ("data/catalog.db", "local/group.json")):
+        raise NoSuchStore(f"there is no store at {path}\n{NO_STORE_HINT}", path)
+    with Device.open(path, **settings) as device:
+        yield device
+
+
+def may_ask(session: Session) -> bool:
+    """Whether there is a person to ask."""
+    return not session.output.json and sys.stdin.isatty()
+
+
+@click.command("invite", cls=StoreCommand)
+@click.option("--yes", is_flag=True, help="Whoever knows the code joins; do not ask whether the digits are equal.")
+@click.option("--name", metavar="NAME", help="What to call this device, if it has no name yet [default: the host's].")
+@click.option("--port", type=click.IntRange(0, 65535), help="Accept links on this port [default: 4747, or any free].")
+@click.option("--majority", is_flag=True, help="A new group wants more than half of its devices for each commit.")
+@pass_session
+def invite_command(session: Session, *, yes: bool, name: str | None, port: int | None, majority: bool) -> None:
+    """Let another device join: shows a code to type there.
+
+    The code is good for ten minutes and for one guess. Both devices then show who the other is, and the same six
+    digits; type y on both if they are equal. The new device copies the store; this command waits for that.
+
+    \b
+    Examples:
+      atop invite
+      atop invite --yes
+    """
+    ask = not yes and may_ask(session)
+    if not yes and not ask:
+        raise click.UsageError("there is nobody to ask whether the digits are equal: add --yes")
+    more = {"consistency": "majority"} if majority else {}
+    with device_of(session, name=name, port=port, **more) as device:
+        invitation = device.invite(ask=ask)
+        try:
+            show_code(session, device, invitation)
+            status = ask_here(session, invitation, ask=ask)
+        finally:
+            if invitation.status.state != "paired":
+                invitation.close()
+        if status is None or status.state != "paired":
+            raise StoreError(f"no device has joined: {status.problem if status else 'the code was withdrawn'}")
+        tell_paired(session, status)
+        hand_over(session, device, status)
+
+
+@click.command("join", cls=StoreCommand)
+@click.argument("code")
+@click.option(
+    "--address", metavar="ADDRESS", help="Where the inviting device is, as desktop.lan:4747 [default: found]."
+)
+@click.option("--name", metavar="NAME", help="What to call this device [default: the host's name].")
+@click.option("--port", type=click.IntRange(0, 65535), help="Accept links on this port [default: 4747, or any free].")
+@click.option("--yes", is_flag=True, help="Do not ask whether the digits are equal.")
+@click.option("--run", "go_on", is_flag=True, help="Go on as 'atop run' does, instead of ending when all is copied.")
+@pass_session
+def join_command(
+    session: Session,
+    *,
+    code: str,
+    address: str | None,
+    name: str | None,
+    port: int | None,
+    yes: bool,
+    go_on: bool,
+) -> None:
+    """Join the device that shows CODE, and copy its store.
+
+    The store must be empty, or not there yet. Run 'atop invite' on the other device first.
+
+    \b
+    Examples:
+      atop join 7-guitar-orbit
+      atop join 7-guitar-orbit --address 192.168.1.20 --run
+    """
+    from replication import Device
+
+    if not yes and not may_ask(session):
+        raise click.UsageError("there is nobody to ask whether the digits are equal: add --yes")
+
+    def confirm(comparison: Comparison) -> bool:
+        session.output.note(comparison.text)
+        return click.confirm("Equal?", err=True)
+
+    begun = time.monotonic()
+    with session.output.progress("looking for the other device, and copying") as progress:
+        device = Device.join(
+            session.store_path,
+            code,
+            name=name,
+            address=address,
+            port=port,
+            confirm=None if yes else confirm,
+            progress=progress.update,
+        )
+    with device:
+        items = sum(len(pool) for pool in device.store.pools() if pool.name != "devices")
+        number, chain = device.store.head
+        copied = size(sum(path.stat().st_size for path in (device.path / "data").glob("*.db")))
+        session.output.result(
+            {"device": device.name, "device_id": str(device.device_id), "store": str(device.path), "commit": number,
+             "chain": chain.hex()},
+            f"this device is {device.name} ({device.device_id.short}); it has {many(items, 'item')} now "
+            f"({copied}, {time.monotonic() - begun:.1f} s)",
+            *([] if go_on else ["keep it up to date:  atop run"]),
+        )  # fmt: skip
+        session.output.flush()
+        if go_on:
+            with stopping() as stop:
+                watch(session, device, stop)
+
+
+def show_code(session: Session, device: Device, invitation: OpenInvitation) -> None:
+    """Show the code of an invitation."""
+    port = device.port
+    session.output.result(
+        {"code": invitation.code, "expires_in": round(invitation.status.expires_in), "port": port},
+        f"the code is  {invitation.code}",
+        "on the other device, within ten minutes:",
+        f"  atop join {invitation.code}",
+        f"(where devices do not find each other: --address {_own_host()}{'' if port == 4747 else f':{port}'})",
+    )
+    session.output.flush()
+
+
+def ask_here(
+    session: Session, invitation: OpenInvitation, *, ask: bool, stop: threading.Event | None = None
+) -> InvitationStatus | None:
+    """Wait until a device has joined, asking whether the digits are equal; None if it is to stop."""
+    asked = False
+    while stop is None or not stop.is_set():
+        status = invitation.wait(LOOK)
+        if status.state in ("paired", "failed"):
+            return status
+        if status.state == "comparing" and ask and not asked:
+            asked = True
+            session.output.note(status.question or "")
+            invitation.answer(click.confirm("Equal?", err=True))
+    return None
+
+
+def tell_paired(session: Session, status: InvitationStatus) -> None:
+    """Say who has joined, or why nobody has."""
+    if status.state != "paired":
+        session.output.note(f"no device has joined: {status.problem}")
+        return
+    name = plain(status.other_name or "")
+    session.output.result(
+        {"paired": {"name": status.other_name, "device_id": status.other_id}},
+        f"{name} ({(status.other_id or '')[:7]}) has joined",
+    )
+    session.output.flush()
+
+
+def hand_over(session: Session, device: Device, joined: InvitationStatus) -> None:
+    """Wait until the device that has joined has everything, or is gone."""
+    seen = False
+    waited = time.monotonic()
+    with session.output.progress("the other device copies the store") as progress:
+        while True:
+            peer = next((peer for peer in device.peers if peer.device_id == joined.other_id), None)
+            if peer is None or peer.in_sync:
+                break
+            seen = seen or peer.online
+            if not peer.online and (seen or time.monotonic() - waited > 30):
+                raise StoreError(f"{joined.other_name} has joined, and left before it had everything: atop run there")
+            progress.update(peer.commit or 0, device.store.head.number)
+            time.sleep(LOOK)
+    session.output.result({"in_sync": True}, "it has everything", "keep both up to date:  atop run")
+
+
+def _own_host() -> str:
+    import socket
+
+    return plain(socket.gethostname())
