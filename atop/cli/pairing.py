@@ -60,7 +60,7 @@ def invite_command(session: Session, *, yes: bool, name: str | None, port: int |
     ask = not yes and may_ask(session)
     if not yes and not ask:
         raise click.UsageError("there is nobody to ask whether the digits are equal: add --yes")
-    more = {"consistency": "majority"} if majority else {}
+    more: dict[str, Any] = {"consistency": "majority"} if majority else {}
     with device_of(session, name=name, port=port, **more) as device:
         invitation = device.invite(ask=ask)
         try:
