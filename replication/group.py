@@ -111,6 +111,7 @@ class Group:
         self._lock = threading.Lock()  # guards changes; what is read is replaced whole
         self._record = record
         self._members: dict[Key, Member] = {member.public_key: member for member in record.members}
+        self._ids: tuple[dict[Key, Member], frozenset[bytes]] = ({}, frozenset())  # of which members, and who is in
 
     @classmethod
     def load(cls, local: Path, identity: Identity) -> Group | None:
@@ -225,6 +226,16 @@ class Group:
         """Whether the device with this key is a member."""
         member = self._members.get(public_key)
         return member is not None and member.revoked_at is None
+
+    def includes(self, device: bytes) -> bool:
+        """Whether the device whose id has these 32 bytes is a member; asked for every message of a relayed link."""
+        members, ids = self._ids
+        if members is not self._members:
+            members = self._members
+            current = [m.public_key for m in members.values() if m.revoked_at is None]
+            ids = frozenset(DeviceId.from_public_key(key).digest for key in current)
+            self._ids = (members, ids)
+        return device in ids
 
     def is_removed(self, public_key: bytes) -> bool:
         """Whether it was one once."""

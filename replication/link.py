@@ -433,6 +433,8 @@ class Link:
         if messages:
             try:
                 self._handler.on_messages(self, messages)
+            except MessageRefused:  # of a route, which only the handler can judge
+                raise
             except Exception as error:  # it has not seen what it must see; and its errors are not the network's
                 raise _failed(error) from error
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from atop.engine import COMMITS, JOURNAL, TABLES, Engine, Head
 from atop.errors import AtopError, NoMaster, StoreClosed
@@ -56,6 +56,7 @@ from .messages import (
     Status,
 )
 from .reconcile import Reconciler, ReconcileStatus, common_answer
+from .relay import LinkToDevice, Relay, RelayedLink
 
 if TYPE_CHECKING:
     from atop.store import Store
@@ -82,21 +83,13 @@ LOG_FILES: Final = 16
 RETRY_SECONDS: Final = 0.05
 """How often a commit that waits for a master says so again."""
 
+ASK_AGAIN_SECONDS: Final = 5.0
+"""How long an answer to a commit is awaited before it is sent again: a device in between may have lost it."""
+
 WORKERS: Final = 4
 """Threads that commit what other devices forward: more share one flush of the log, and one lock."""
 
 CHAIN_BYTES: Final = 32
-
-
-class LinkToDevice(Protocol):
-    """What is needed of a link: see `link.Link`."""
-
-    @property
-    def device_id(self) -> DeviceId: ...  # noqa: D102 - as in Link
-    @property
-    def open(self) -> bool: ...  # noqa: D102
-    def send(self, message: Message) -> None: ...  # noqa: D102
-    def send_log(self, log: Log) -> bool: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -107,6 +100,7 @@ class PeerStatus:
     role: Role | None  # None before it has said
     number: int  # of the last commit that it is known to have on its disk
     in_sync: bool
+    via: DeviceId | None = None  # the device that passes messages on to it, where it is not linked directly
 
 
 @dataclass(frozen=True)
@@ -131,9 +125,18 @@ class ReplicationManager:
         members: how many devices the group has. With 1, this device becomes master at once.
         majority: whether only more than half of the devices may have a master.
         joining: whether an empty store is to be filled from the group; else an empty store is a new one.
+        is_member: whether a device (its id's 32 bytes) may be reached through another one. It must not wait.
     """
 
-    def __init__(self, own: DeviceId, *, members: int = 1, majority: bool = False, joining: bool = False) -> None:
+    def __init__(
+        self,
+        own: DeviceId,
+        *,
+        members: int = 1,
+        majority: bool = False,
+        joining: bool = False,
+        is_member: Callable[[Id], bool] = lambda device: True,
+    ) -> None:
         self.write_seconds = WRITE_SECONDS
         self.copy_seconds = COPY_SECONDS
         self.own = own
@@ -145,7 +148,8 @@ class ReplicationManager:
         self._engine: Engine | None = None
         self._data: Path | None = None
         self._changed = threading.Condition()  # guards what follows; notified when anything of it changes
-        self._links: dict[Id, LinkToDevice] = {}
+        self._links: dict[Id, LinkToDevice] = {}  # direct ones, and relayed ones
+        self._relay = Relay(own, self, is_member)
         self._acknowledged: dict[Id, int] = {}  # device -> number of its last commit that is on its disk
         self._logs_needed: dict[Id, int] = {}  # device -> first log file that it may ask for
         self._answers: dict[int, Committed | Refused | None] = {}  # commit id -> answer; None while it is awaited
@@ -182,15 +186,18 @@ class ReplicationManager:
         engine, decided = self._engine, self._roles
         head = engine.head if engine is not None else Head(0, bytes(CHAIN_BYTES))
         with self._changed:
-            reachable = list(self._links)
+            links = dict(self._links)
             acknowledged = dict(self._acknowledged)
         peers = []
-        for device in reachable:
+        for device, link in links.items():
+            via = link.via.device_id if isinstance(link, RelayedLink) else None
             said = decided.peers.get(device)
             number = max(acknowledged.get(device, 0), said.number if said is not None else 0)
             following = said is not None and decided.master is not None and said.master == decided.master
             peers.append(
-                PeerStatus(DeviceId(device), said.role if said else None, number, following and number == head.number)
+                PeerStatus(
+                    DeviceId(device), said.role if said else None, number, following and number == head.number, via
+                )
             )
         master = DeviceId(decided.master) if decided.master is not None else None
         reconcile = self.reconciler.status
@@ -306,22 +313,11 @@ class ReplicationManager:
 
     def on_link(self, link: LinkToDevice) -> None:
         """There is a link."""
-        device = link.device_id.digest
-        self._shipping.number_of(device)
-        with self._changed:
-            self._links[device] = link
-            self._changed.notify_all()
-        self._events.put(roles.LinkUp(device))
+        self._relay.on_link(link)
 
     def on_closed(self, link: LinkToDevice) -> None:
         """A link has ended."""
-        device = link.device_id.digest
-        with self._changed:
-            if self._links.get(device) is link:
-                del self._links[device]
-                self._acknowledged.pop(device, None)
-            self._changed.notify_all()
-        self._events.put(roles.LinkDown(device))
+        self._relay.on_closed(link)
 
     def position(self) -> Position:
         """What a PING tells."""
@@ -332,23 +328,62 @@ class ReplicationManager:
 
     def on_messages(self, link: LinkToDevice, messages: list[Incoming]) -> None:
         """These have arrived."""
-        device = link.device_id.digest
-        for message, route in messages:
-            if route is not None:
-                continue  # nothing is passed on yet
+        for incoming in messages:
+            message, sender = incoming.message, link
+            if incoming.route is not None:
+                relayed = self._relay.take(link, incoming)
+                if relayed is None:
+                    continue
+                sender = relayed
             if type(message) is Log:
                 if not self._closed:
-                    self._shipping.receive(device, message)
+                    self._shipping.receive(sender.device_id.digest, message)
             else:
-                self._receive(device, link, message)
+                self._receive(sender.device_id.digest, sender, message)
+
+    # -- as the relay sees it (see relay.User)
+
+    def link_up(self, link: LinkToDevice) -> None:
+        """Messages can be sent to a device."""
+        device = link.device_id.digest
+        self._shipping.number_of(device)
+        with self._changed:
+            self._links[device] = link
+            self._changed.notify_all()
+        self._events.put(roles.LinkUp(device))
+
+    def link_moved(self, link: LinkToDevice) -> None:
+        """Messages to a device go another way from now on; those on the old way are lost."""
+        device = link.device_id.digest
+        with self._changed:
+            self._links[device] = link
+            self._changed.notify_all()
+        self._events.put(self._tell)
+        if device == self._roles.master:
+            self._events.put(roles.Behind(dropped=True))
+
+    def link_down(self, link: LinkToDevice) -> None:
+        """A device cannot be reached any more."""
+        device = link.device_id.digest
+        with self._changed:
+            self._links.pop(device, None)
+            self._acknowledged.pop(device, None)
+            self._changed.notify_all()
+        self._events.put(roles.LinkDown(device))
+
+    def tick_soon(self) -> None:
+        """A device was heard of that another one reaches."""
+        self._events.put(self._tick_relay)
+
+    def _tick_relay(self) -> None:
+        self._relay.tick(self._status)
 
     def _receive(self, device: Id, link: LinkToDevice, message: Message) -> None:
         if isinstance(message, Ping):
-            engine = self._engine
-            if engine is not None and device == self._roles.master and message.commit > engine.head.number:
-                self._events.put(roles.Behind())
+            self._notice_position(device, message.commit)
         elif isinstance(message, Gap):
             self._events.put(roles.Behind(dropped=True))
+            self._relay.on_gap(link, message)
         elif isinstance(message, Ack):
             with self._changed:
                 self._acknowledged[device] = message.commit
@@ -367,6 +402,10 @@ class ReplicationManager:
                     self._acknowledged[device] = max(message.number, self._acknowledged.get(device, 0))
                     self._changed.notify_all()
             self._events.put(roles.Heard(device, message))
+            if isinstance(link, RelayedLink):  # what a PING tells where there is a direct link
+                self._notice_position(device, message.number)
+            else:
+                self._relay.on_status(link, message)
         elif isinstance(message, Elect):
             self._events.put(lambda: self._elect_for(device, message))
         elif isinstance(message, HistoryAsked):
@@ -377,6 +416,11 @@ class ReplicationManager:
             self._submit(lambda: self._answer_common(link, message))
         elif isinstance(message, CommonAnswered):
             self.reconciler.answered(device, message)
+
+    def _notice_position(self, device: Id, number: int) -> None:
+        engine = self._engine
+        if engine is not None and device == self._roles.master and number > engine.head.number:
+            self._events.put(roles.Behind())
 
     def _submit(self, work: Callable[[], None]) -> None:
         try:
@@ -497,6 +541,7 @@ class ReplicationManager:
             self._answers[commit_id] = None
         try:
             link.send(message)
+            deadline = min(deadline, time.monotonic() + ASK_AGAIN_SECONDS)
             self._wait(lambda: self._answers[commit_id] is not None or not link.open or self._closed, deadline)
         except MessageTooLong:
             raise
@@ -540,6 +585,7 @@ class ReplicationManager:
             except AtopError as error:
                 self._problem = str(error)
                 log.debug("a change of role failed: %s", error)
+            self._tick_relay()
             with self._changed:
                 self._changed.notify_all()
 
@@ -584,15 +630,16 @@ class ReplicationManager:
                 self._tell()
 
     def _tell(self) -> None:
-        me, decided = self._me(), self._roles
+        status = self._status()
         with self._changed:
             links = list(self._links.values())
-        reachable = [link.device_id.digest for link in links]
         for link in links:
-            self._send(
-                link,
-                Status(decided.role, me.generation, decided.master, roles.PRIORITY, me.number, me.chain, reachable),
-            )
+            self._send(link, status)
+
+    def _status(self) -> Status:
+        """What other devices are told."""
+        me, decided, reachable = self._me(), self._roles, self._relay.devices()
+        return Status(decided.role, me.generation, decided.master, roles.PRIORITY, me.number, me.chain, reachable)
 
     def _report(self, event: roles.Event) -> None:
         self._events.put(event)

@@ -255,6 +255,7 @@ class Roles:
     _behind_at: int = 0
     _stuck_at: float = 0.0
     _waiting_since: float = 0.0
+    _syncing: bool = False  # whether what is waited for is the copy; else it is the answer about the history
 
     def step(self, event: Event, now: float, me: Self) -> list[Action]:
         """What is to be done about an event, in this order."""
@@ -264,7 +265,7 @@ class Roles:
         actions = self._react(event, now, me)
         actions += self._consider(now, me)
         changed = before != (self.role, self.master, self.parted) or RaiseGeneration() in actions
-        if (changed or isinstance(event, LinkUp)) and Tell() not in actions:
+        if (changed or isinstance(event, (LinkUp, LinkDown))) and Tell() not in actions:
             actions.append(Tell())
         return actions
 
@@ -339,7 +340,9 @@ class Roles:
             self._waiting_since = now
         self.role, self.master, self.parted = Role.WAITING, device, False
         self._asked = 0
-        if not self.has_copy or not me.number:
+        self._ask_at = now + ASK_SECONDS
+        self._syncing = not self.has_copy or not me.number
+        if self._syncing:
             return [Sync()]
         return [AskHistory(device, me.number)]
 
@@ -348,13 +351,13 @@ class Roles:
             return []  # the answer of one that is master no longer
         if number != me.number:
             return [AskHistory(device, me.number)]
-        self.parted = not same
+        self.parted, self._syncing = not same, same
         return [Sync()] if same else []
 
     def _sync_secured(self, device: Id, number: int, chain: bytes, me: Self) -> list[Action]:
         if self.role is not Role.WAITING or device != self.master or (number, chain) != (me.number, me.chain):
             return []  # it was about another history than the one to give up now
-        self.parted = False
+        self.parted, self._syncing = False, True
         return [Sync()]
 
     def _catch_up(self, dropped: bool, now: float, me: Self) -> list[Action]:
@@ -393,9 +396,10 @@ class Roles:
         if self.master is not None and self._has_given_up(self.master, now, me):
             self._become_replica(None)
         if self.master is not None:
-            if self.role is Role.WAITING and self.master in self.peers and now >= self._ask_at and self.parted:
+            waits = self.role is Role.WAITING and not self._syncing
+            if waits and self.master in self.peers and now >= self._ask_at:
                 self._ask_at = now + ASK_SECONDS
-                return [AskHistory(self.master, me.number)]  # it may have what it lacked by now
+                return [AskHistory(self.master, me.number)]  # the answer was lost, or it has what it lacked by now
             return []
         if self.role is not Role.ELECTING:
             return self._look_for_master(now, me)

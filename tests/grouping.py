@@ -14,7 +14,7 @@ from atop.engine import TABLES
 from replication.handshake import LinkLost
 from replication.identity import DeviceId
 from replication.manager import ReplicationManager
-from replication.messages import Incoming, Log, Message, Ping, encode, judge
+from replication.messages import Log, Message, Ping, Route, encode, judge
 
 CACHE = 4 << 20
 PATIENCE = 20.0  # seconds after which a test that waits has failed
@@ -39,14 +39,14 @@ class Wire:
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._carry, name="atop-test-wire", daemon=True)
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message, route: Route | None = None) -> None:
         if not self.open:
             raise LinkLost("the test has cut this link")
-        self._queue.put(encode(message))
+        self._queue.put(encode(message, route))
 
-    def send_log(self, log: Log) -> bool:
+    def send_log(self, log: Log, route: Route | None = None) -> bool:
         if self.open and not self.loses_logs:
-            self._queue.put(encode(log))
+            self._queue.put(encode(log, route))
         return self.open
 
     def end(self) -> None:
@@ -55,8 +55,7 @@ class Wire:
 
     def _carry(self) -> None:
         while (body := self._queue.get()) is not None:
-            message = judge(body).message
-            self.other.manager.on_messages(self.far, [Incoming(message, None)])  # type: ignore[arg-type]
+            self.other.manager.on_messages(self.far, [judge(body)])
 
 
 class Machine:

@@ -128,7 +128,15 @@ def test_a_master_that_lacks_what_is_here_is_not_followed() -> None:
 
 def test_an_answer_of_a_master_that_is_none_any_more_does_not_count() -> None:
     decisions = device(LinkUp(LAPTOP), LinkUp(PHONE), MasterFound(LAPTOP), MasterFound(PHONE))
-    assert after(decisions, HistoryAnswered(LAPTOP, 10, True)) == []
+    assert after(decisions, HistoryAnswered(LAPTOP, 10, True), now=0.0) == []
+
+
+def test_a_question_about_the_history_that_is_not_answered_is_asked_again() -> None:
+    decisions = device(LinkUp(LAPTOP), MasterFound(LAPTOP))
+    assert after(decisions, Tick(), now=0.1) == []
+    assert after(decisions, Tick(), now=1.0) == [AskHistory(LAPTOP, 10)]
+    assert after(decisions, HistoryAnswered(LAPTOP, 10, True), now=1.1) == [Sync()]
+    assert after(decisions, Tick(), now=2.0) == []
 
 
 def test_a_device_without_a_copy_has_nothing_to_lose_and_never_leads() -> None:
