@@ -79,7 +79,7 @@ class Device:
             members=group.count if group is not None else 1,
             majority=group is not None and group.majority,
             joining=group is not None and not group.copied,
-            is_member=lambda device: self._group is not None and self._group.includes(device),
+            is_member=lambda device: (group := self._steward.group) is not None and group.includes(device),
         )
         self._steward = steward = Steward(
             path, self._identity, self._manager, group, later=self._work.put, on_alone=self._disconnect
