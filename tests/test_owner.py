@@ -209,7 +209,7 @@ def test_forks_in_the_middle_of_everything_disturb_nobody(store_path: Path) -> N
 
         working = [threads.submit(write) for _ in range(3)]
         try:
-            for _ in range(25):
+            for _ in range(10):
                 assert Victim(child).wait() == ["done"]
         finally:
             stop.set()
