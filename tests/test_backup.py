@@ -98,7 +98,7 @@ def test_a_backup_that_is_made_while_others_commit_has_a_prefix_of_the_history(s
         while not stop.is_set():
             number += 1
             with store.transaction():
-                scan = store.file(f"{worker} {number}".encode() * 1_000) if number % 3 == 0 else None
+                scan = store.file(f"{worker} {number}".encode() * 1_000) if number % 30 == 1 else mine[0].scan
                 for sheet in mine:
                     sheet.number = number
                     sheet.scan = scan
