@@ -87,7 +87,7 @@ def test_a_backup_goes_to_a_new_directory_outside_of_the_store(filled: Store, tm
 def test_a_backup_that_is_made_while_others_commit_has_a_prefix_of_the_history(store: Store, tmp_path: Path) -> None:
     """And of each commit in it all: leaves of one sheet have one number; contents of files are there."""
     pool = store.pool("sheets", indexes=["number"])
-    stop = threading.Event()
+    stop, turns = threading.Event(), threading.Semaphore(0)  # so many commits go with each backup, or less
 
     def write(worker: int) -> None:
         with store.transaction():
@@ -96,6 +96,8 @@ def test_a_backup_that_is_made_while_others_commit_has_a_prefix_of_the_history(s
                 pool.add(sheet)
         number = 0
         while not stop.is_set():
+            if not turns.acquire(timeout=0.1):
+                continue
             number += 1
             with store.transaction():
                 scan = store.file(f"{worker} {number}".encode() * 1_000) if number % 30 == 1 else mine[0].scan
@@ -115,6 +117,7 @@ def test_a_backup_that_is_made_while_others_commit_has_a_prefix_of_the_history(s
         workers = [threads.submit(write, worker) for worker in range(4)] + [threads.submit(tidy)]
         try:
             for path in backups:
+                turns.release(1_500)
                 before.append(store.head.number)
                 store.backup(path)
                 after.append(store.head.number)
