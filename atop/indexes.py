@@ -83,14 +83,10 @@ def entry_keys(plan: Plan, attributes: Mapping[str, Any], item_key: bytes) -> li
     """
     keys = [plan.members + item_key]
     for prefix, definition in plan.indexes:
-        names = definition.attributes
-        if len(names) == 1 and not definition.words:
-            key = _encoded(attributes.get(names[0]), definition, item_key)
-            if len(key) > MAX_KEY:
-                _refuse_long(names, item_key)
-            keys.append(prefix + key + item_key)
+        if definition.words:
+            keys += _word_keys(prefix, definition, attributes, item_key)
         else:
-            keys.extend(index_keys(prefix, definition, attributes, item_key))
+            keys.append(index_key(prefix, definition, attributes, item_key))
     return keys
 
 
@@ -99,33 +95,35 @@ def index_keys(
 ) -> list[bytes]:
     """The keys of the entries of one index for one item: one, or one for each word."""
     if definition.words:
-        found = words_of([attributes.get(name) for name in definition.attributes])
-        return [prefix + encode(word) + item_key for word in found]
-    names = definition.attributes
-    if len(names) == 1:
-        key = _encoded(attributes.get(names[0]), definition, item_key)
-    else:
-        key = b"".join([_encoded(attributes.get(name), definition, item_key) for name in names])
-    if len(key) > MAX_KEY:
-        _refuse_long(names, item_key)
-    return [prefix + key + item_key]
+        return _word_keys(prefix, definition, attributes, item_key)
+    return [index_key(prefix, definition, attributes, item_key)]
 
 
-def _encoded(value: Any, definition: IndexDefinition, item_key: bytes) -> bytes:
-    try:
-        return encode(value if type(value) in ATOMS else order_value(value), definition.nocase)
-    except UnstorableValue:
+def index_key(prefix: bytes, definition: IndexDefinition, attributes: Mapping[str, Any], item_key: bytes) -> bytes:
+    """The key of the one entry that an item has in an index which is no word index."""
+    key = prefix
+    for name in definition.attributes:
+        value = attributes.get(name)
+        try:
+            key += encode(value if type(value) in ATOMS else order_value(value), definition.nocase)
+        except UnstorableValue:
+            raise UnstorableValue(
+                f"item {int.from_bytes(item_key)}: {', '.join(definition.attributes)} is indexed, and a "
+                f"{type(value).__name__} has no order: drop the index, or keep the value in another attribute"
+            ) from None
+    if len(key) - len(prefix) > MAX_KEY:
         raise UnstorableValue(
-            f"item {int.from_bytes(item_key)}: {', '.join(definition.attributes)} is indexed, and a "
-            f"{type(value).__name__} has no order: drop the index, or keep the value in another attribute"
-        ) from None
+            f"item {int.from_bytes(item_key)}: the value of {', '.join(definition.attributes)} is too long to be "
+            f"indexed ({MAX_KEY >> 10} KiB at most): use a word index (words=True), or keep the text in a File"
+        )
+    return key + item_key
 
 
-def _refuse_long(names: tuple[str, ...], item_key: bytes) -> None:
-    raise UnstorableValue(
-        f"item {int.from_bytes(item_key)}: the value of {', '.join(names)} is too long to be indexed "
-        f"({MAX_KEY >> 10} KiB at most): use a word index (words=True), or keep the text in a File"
-    )
+def _word_keys(
+    prefix: bytes, definition: IndexDefinition, attributes: Mapping[str, Any], item_key: bytes
+) -> list[bytes]:
+    found = words_of([attributes.get(name) for name in definition.attributes])
+    return [prefix + encode(word) + item_key for word in found]
 
 
 def words_of(value: Any) -> set[str]:
@@ -168,6 +166,7 @@ __all__ = [
     "Plan",
     "entry_keys",
     "id_of",
+    "index_key",
     "index_keys",
     "make_plan",
     "pack_u64",

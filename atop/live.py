@@ -65,20 +65,42 @@ class LiveItems:
             state = decode(record)
         except UnsafePickle as error:
             raise UnsafePickle(f"item {item_id}: {error}") from error
-        if item is None:
-            cls = class_named(state.type_name)
-            if cls is None or cls._schema < state.schema:
-                cls = Item
-            item = self.object_for(cls, item_id)
-        if state.schema != type(item)._schema:
-            try:
-                state = item._adapt(state)
-            except UpgradeFailed:
-                return item  # reading its attributes will try again, and raise
         with self._lock:  # a commit that is published between the question and the answer would be lost
-            if not sequence & 1 and engine.sequence == sequence:
+            current = not sequence & 1 and engine.sequence == sequence
+            if item is None:
+                item = self._object(item_id, state)
+            outdated = state.schema != type(item)._schema
+            if current and not outdated:
                 set_state(item, state)
+        if outdated:
+            self._adapt(item, state, sequence)
+        if len(self._references) > self._sweep_at:
+            self._sweep()
         return item
+
+    def _object(self, item_id: int, state: State) -> Item:
+        """Under the lock: the object that stands for an item, which is a new one unless somebody holds one."""
+        cls = class_named(state.type_name)
+        if cls is None or cls._schema < state.schema:
+            cls = Item
+        item = object.__new__(cls)
+        set_store(item, self._store)  # `set_slots`, written out: this is done for every item that is read
+        set_id(item, item_id)
+        set_state(item, None)
+        set_views(item, None)
+        reference = weakref.ref(item)
+        known = self._references.setdefault(item_id, reference)
+        if known is not reference:
+            there = known()
+            if there is not None:
+                return there
+            self._references[item_id] = reference
+        return item
+
+    def _adapt(self, item: Item, state: State, sequence: int) -> None:
+        """Have an object of a newer class hold a state that was read at `sequence`, upgraded."""
+        with contextlib.suppress(UpgradeFailed):  # reading its attributes will try again, and raise
+            self._keep_states([(item, item._adapt(state))], sequence)
 
     def _put_objects(
         self, items: list[Item | None], missing: list[tuple[int, int]], records: list[bytes | None], sequence: int
@@ -86,10 +108,8 @@ class LiveItems:
         """Put objects with states into `items`, for records that were read at the engine's `sequence`, or later.
 
         `missing` has a place in `items` and an id for each record. An object that is at the place already stays; None
-        comes where there is no record, and False is returned. This is what reading items comes to, so it makes few
-        calls: `set_slots` and `_succeed` are written out. Nothing of the program's own runs while it has the lock.
+        comes where there is no record, and False is returned. Nothing of the program's own runs while it has the lock.
         """
-        store, live, new_object, new_reference = self._store, self._references, object.__new__, weakref.ref
         states: list[State | None] = []
         for (_, item_id), record in zip(missing, records, strict=True):
             try:
@@ -105,31 +125,14 @@ class LiveItems:
                     continue
                 item = items[place]
                 if item is None:
-                    cls = class_named(state.type_name)
-                    if cls is None or cls._schema < state.schema:
-                        cls = Item
-                    item = new_object(cls)
-                    set_store(item, store)
-                    set_id(item, item_id)
-                    set_state(item, None)
-                    set_views(item, None)
-                    reference = new_reference(item)
-                    known = live.setdefault(item_id, reference)
-                    if known is not reference:
-                        there = known()
-                        if there is None:
-                            live[item_id] = reference
-                        else:
-                            item = there
-                    items[place] = item
+                    item = items[place] = self._object(item_id, state)
                 if state.schema != type(item)._schema:
                     outdated.append((item, state))
                 elif current:
                     set_state(item, state)
         for item, state in outdated:
-            with contextlib.suppress(UpgradeFailed):  # reading its attributes will try again, and raise
-                self._keep_states([(item, item._adapt(state))], sequence)
-        if len(live) > self._sweep_at:
+            self._adapt(item, state, sequence)
+        if len(self._references) > self._sweep_at:
             self._sweep()
         return None not in states
 
@@ -264,7 +267,8 @@ class LiveItems:
         with self._lock:
             for item, state in states:
                 set_state(item, state)
-                set_views(item, None)
+                if item._views is not None:
+                    set_views(item, None)
 
 
 def _decoded(item_id: int, record: bytes) -> State:

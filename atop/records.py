@@ -134,6 +134,7 @@ def _allowed() -> dict[tuple[str, str], Any]:
 
 
 _ALLOWED = _allowed()
+_MAKES_PARTS = _ALLOWED[_PARTS]
 # Values that are no atoms and hold no others. Classes that are registered come as their parts.
 _LEAVES = frozenset({datetime.datetime, datetime.time, datetime.timezone, zoneinfo.ZoneInfo})
 _FLAT = frozenset({list, tuple, set, frozenset})
@@ -146,14 +147,14 @@ class _Unpickler(pickle.Unpickler):
     __slots__ = ("has_parts",)
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == _PARTS:
-            self.has_parts = True
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
+        allowed = _ALLOWED.get((module, name))
+        if allowed is None:
             raise UnsafePickle(
                 f"a record names {module}.{name}, which is not a value that Atop stores; it was not executed"
-            ) from None
+            )
+        if allowed is _MAKES_PARTS:
+            self.has_parts = True
+        return allowed
 
 
 def loads(data: bytes) -> Any:
@@ -275,14 +276,19 @@ def dumps(value: Any) -> bytes:
     return stream.getvalue()
 
 
-def encode(version: int, type_name: str, schema: int, attributes: dict[str, Any], pools: tuple[int, ...]) -> bytes:
-    """An item record. Raises `UnstorableValue` past `MAX_RECORD`."""
-    for value in attributes.values():
-        if type(value) not in SELF_PICKLING and not pickles_itself(value):
-            body = dumps((type_name, schema, attributes, pools))
-            break
-    else:
+def encode(
+    version: int,
+    type_name: str,
+    schema: int,
+    attributes: dict[str, Any],
+    pools: tuple[int, ...],
+    plain: bool = False,
+) -> bytes:
+    """An item record; `plain` says that all values pickle themselves. Raises `UnstorableValue` past `MAX_RECORD`."""
+    if plain or all(map(pickles_itself, attributes.values())):
         body = pickle.dumps((type_name, schema, attributes, pools), PROTOCOL)
+    else:
+        body = dumps((type_name, schema, attributes, pools))
     if len(body) > MAX_RECORD:
         raise UnstorableValue(
             f"a {type_name} item takes {len(body):,} bytes; the limit is {MAX_RECORD:,}: keep large contents in a File"

@@ -39,7 +39,7 @@ def current(store: Store) -> Transaction | None:
             transaction.store is store
             and transaction.open
             and transaction.thread == get_ident()
-            and transaction.task is _running_task()
+            and transaction.task is (None if _get_running_loop() is None else asyncio.current_task())
         ):
             if transaction.scope() is not None:
                 return transaction
@@ -247,10 +247,11 @@ class Transaction:
     def _enter(self, item: Item, state: State) -> Entry:
         """A new entry for an item that is about to be changed from this committed state."""
         item_id = item._id
-        entry = self.entries[item_id] = Entry(item, state, dict(state.attributes), state.pools, len(self._savepoints))
+        entry = self.entries[item_id] = Entry(item, state, state.attributes.copy(), state.pools, len(self._savepoints))
         if self._savepoints:
             self._savepoints[-1].setdefault(item_id, None)
-        self._changed(item_id)
+        if self._overlay is not None:
+            self._overlay.stale.add(item_id)
         return entry
 
     def borrow(self, top: Any) -> None:

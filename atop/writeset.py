@@ -6,15 +6,17 @@ applies it needs none of the classes of the items in it, and can tell from the c
 
 from __future__ import annotations
 
+import operator
 import pickle
 import uuid
 from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from atop.errors import TransactionTooLarge, UnstorableValue
-from atop.indexes import Plan, entry_keys, index_keys
+from atop.indexes import Plan, entry_keys, index_key, index_keys
 from atop.overlay import references_of
 from atop.records import PROTOCOL, SELF_PICKLING, State, dumps, encode, new_state, pack_u64, pickles_itself
 from atop.values import ATOMS, FileInfo, Reference, plain_text, walk
@@ -98,6 +100,8 @@ class Builder:
         self._targets: set[int] = set()  # items newly referred to, or named
         self._gone: list[int] = []
         self._plans: dict[int, Plan] = {}
+        # Pools -> their plans, or None if this transaction changes one of the pools itself.
+        self._steady_plans: dict[tuple[int, ...], list[Plan] | None] = {}
         self._bytes = 0
         self._plain_body = True  # whether the old values that the journal gets need no help of `dumps`
         # What the items' states are once the commit is applied; None for deleted ones.
@@ -168,23 +172,28 @@ class Builder:
             plan = self._plans[pool_id] = self._transaction.plan(pool_id)
         return plan
 
+    def _steady_plans_of(self, pools: tuple[int, ...]) -> list[Plan] | None:
+        if pools not in self._steady_plans:
+            steady = self._transaction.entries.keys().isdisjoint(pools)
+            self._steady_plans[pools] = [self._plan(pool_id) for pool_id in pools] if steady else None
+        return self._steady_plans[pools]
+
     def _create(self, item_id: int, entry: Entry) -> None:
         cls = type(entry.item)
         type_name, schema, deletion = entry.restored or (cls._type_name, cls._schema, 0)
-        attributes = entry.stored()
+        simple = _are_simple(map(type, entry.attributes.values()))
+        attributes = entry.attributes if simple else entry.stored()
         key = pack_u64(item_id)
         pools = entry.pools
-        record = encode(self._commit_id, type_name, schema, attributes, pools)
+        record = encode(self._commit_id, type_name, schema, attributes, pools, plain=simple)
         self._bytes += len(record)
         self._items.append((key, record))
         for pool_id in pools:
             self._index += [(k, b"") for k in entry_keys(self._plan(pool_id), attributes, key)]
             self._members[pool_id] += 1
-        for value in attributes.values():
-            if type(value) not in ATOMS:
-                self._refer(item_id, entry, {}, attributes)
-                self._use_files({}, attributes)
-                break
+        if not simple:
+            self._refer(item_id, entry, {}, attributes)
+            self._use_files({}, attributes)
         self._changes.append((CREATED, item_id, deletion) if deletion else (CREATED, item_id))
         state = new_state(State, (self._commit_id, type_name, schema, attributes, pools, None))
         self.states.append((entry.item, state))
@@ -206,32 +215,35 @@ class Builder:
 
     def _update(self, item_id: int, entry: Entry, base: State) -> None:
         raw = base.raw or base
-        before, after, pools = raw.attributes, entry.stored(), entry.pools
+        plain = _are_simple(map(type, entry.attributes.values()))
+        before, after, pools = raw.attributes, entry.attributes if plain else entry.stored(), entry.pools
         old_values: dict[str, Any] = {}  # of the attributes that differ
         new_values: dict[str, Any] = {}
         added: list[str] = []
         simple = True  # whether no value that differs can hold a reference or a file
-        for name in [n for n, v in after.items() if before.get(n, _ABSENT) is not v]:
-            value = after[name]
-            if name in before:
-                old = before[name]
-                if same(old, value):
-                    continue
+        for name, value in after.items():
+            old = before.get(name, _ABSENT)
+            if old is value:
+                continue
+            if old is _ABSENT:
+                added.append(name)
+            elif same(old, value):
+                continue
+            else:
                 old_values[name] = old
                 simple = simple and type(old) in SIMPLE
-            else:
-                added.append(name)
             new_values[name] = value
             simple = simple and type(value) in SIMPLE
+        changed: Collection[str] = new_values
         if len(before) > len(after) - len(added):
-            old_values.update({n: v for n, v in before.items() if n not in after})
+            old_values.update((name, before[name]) for name in before.keys() - after.keys())
+            changed = old_values.keys() | new_values.keys()
             simple = False
-        changed = {*old_values, *new_values}
         pools_differ = pools != raw.pools
         self._index_again(item_id, entry, raw, after, changed)
         if not (changed or pools_differ or entry.touched):
             return  # its schema alone is not worth a write: the upgrade runs again at the next read
-        record = encode(self._commit_id, base.type_name, base.schema, after, pools)
+        record = encode(self._commit_id, base.type_name, base.schema, after, pools, plain=plain)
         self._bytes += len(record)
         self._items.append((pack_u64(item_id), record))
         if pools_differ:
@@ -255,24 +267,29 @@ class Builder:
         state = new_state(State, (self._commit_id, base.type_name, base.schema, after, pools, None))
         self.states.append((entry.item, state))
 
-    def _index_again(self, item_id: int, entry: Entry, raw: State, after: dict[str, Any], changed: set[str]) -> None:
+    def _index_again(
+        self, item_id: int, entry: Entry, raw: State, after: dict[str, Any], changed: Collection[str]
+    ) -> None:
         """The index entries that a changed item loses and gains."""
-        if entry.pools != raw.pools or not self._transaction.entries.keys().isdisjoint(entry.pools):
+        plans = self._steady_plans_of(raw.pools) if entry.pools == raw.pools else None
+        if plans is None:
             old_keys, new_keys = self._transaction.entry_keys(item_id, entry)
             self._index += [(k, None) for k in old_keys - new_keys]
             self._index += [(k, b"") for k in new_keys - old_keys]
             return
         key = pack_u64(item_id)
-        for pool_id in entry.pools:
-            for prefix, definition in self._plan(pool_id).affected(changed):
-                old = index_keys(prefix, definition, raw.attributes, key)
-                new = index_keys(prefix, definition, after, key)
-                if len(old) == len(new) == 1:
-                    if old != new:
-                        self._index += ((old[0], None), (new[0], b""))
-                else:
-                    self._index += [(k, None) for k in set(old).difference(new)]
-                    self._index += [(k, b"") for k in set(new).difference(old)]
+        for plan in plans:
+            for prefix, definition in plan.affected(changed):
+                if definition.words:
+                    olds = set(index_keys(prefix, definition, raw.attributes, key))
+                    news = set(index_keys(prefix, definition, after, key))
+                    self._index += [(k, None) for k in olds - news]
+                    self._index += [(k, b"") for k in news - olds]
+                    continue
+                old = index_key(prefix, definition, raw.attributes, key)
+                new = index_key(prefix, definition, after, key)
+                if old != new:
+                    self._index += ((old, None), (new, b""))
 
     def _refer(self, item_id: int, entry: Entry, before: dict[str, Any], after: dict[str, Any]) -> None:
         old, new = set(references_of(before)), set(references_of(after))
@@ -304,13 +321,13 @@ class Builder:
 
 # Types of which no value is a reference, a file, or in need of help to be pickled.
 SIMPLE = (ATOMS & SELF_PICKLING) - {Reference, FileInfo}
+_are_simple = SIMPLE.issuperset
 
 _ABSENT: Any = object()
 _NOTHING = State(0, "", 0, {}, ())
 
 
-def _key(operation: Operation) -> bytes:
-    return operation[0]
+_key: Callable[[Operation], bytes] = operator.itemgetter(0)
 
 
 def _digests(attributes: dict[str, Any]) -> list[bytes]:
