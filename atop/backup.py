@@ -30,7 +30,7 @@ from atop.disk import explained, sync_directory, sync_tree
 from atop.engine import Engine
 from atop.errors import AtopError, NoSuchStore, StoreDamaged, StoreError, StoreReadOnly
 from atop.files import FileArea
-from atop.owner import OwnerLock
+from atop.owner import LOCK_NAME, OwnerLock
 from atop.writeset import CATALOG
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def back_up(store: Store, target: Path, progress: Progress | None) -> None:
     if target.is_relative_to(store.path.resolve()):
         raise StoreError(f"{target} is inside the store: a backup goes elsewhere, best to another disk", target)
     with _arriving(target, "backup") as incomplete:
-        store._engine.backup(incomplete / "data")
+        store._tenure.engine.backup(incomplete / "data")
         _make_whole(incomplete / "data", store.path)
         # After the database: contents are in place before a commit names them, so all that it names are here now.
         _copy_files(store._file_area, FileArea(incomplete / "files"), progress)
@@ -153,7 +153,7 @@ def _kept_closed(path: Path) -> Iterator[None]:
         (path / "local").mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise explained(error, path) from error
-    lock = OwnerLock(path / "local" / "owner.lock", path)
+    lock = OwnerLock(path / "local" / LOCK_NAME, path, alone=True)
     try:
         yield
     finally:

@@ -138,7 +138,7 @@ class Conflicts:
             return keep
         if keep not in ("mine", "theirs"):
             raise ValueError(f"keep is kept, other, mine or theirs, not {keep!r}")
-        own = self._store._tag
+        own = self._store._tenure.tag
         sides = [s for s, device in (("kept", conflict.kept_device), ("other", conflict.other_device)) if device == own]
         if len(sides) != 1:
             raise ValueError(

@@ -27,11 +27,12 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from berkeleydb import db
 
 from atop.calls import Calls, Pending, UncertainError, end_transaction
+from atop.database import Durability, Head
 from atop.environment import (
     COMMITS,
     COUNTERS,
@@ -59,7 +60,6 @@ from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, ROOTS, WriteSet, po
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Durability = Literal["flushed", "replicated", "buffered"]
 
 # One 32nd of the memory there is, within these bounds. It counts as memory of the process, and the kernel caches too.
 SMALLEST_CACHE, LARGEST_CACHE = 8 << 20, 172 << 20
@@ -77,13 +77,6 @@ CHAIN_SIZE = 32
 END = b"\xff" * 9  # past every key that begins with an id
 
 
-class Head(NamedTuple):
-    """The end of the journal: the number of the last commit, and the chain value over it and all before it."""
-
-    number: int
-    chain: bytes
-
-
 class Engine(Calls):
     """The database of one store, open. Every method may be called by any thread."""
 
@@ -94,10 +87,11 @@ class Engine(Calls):
         cache_size: int | None = None,
         durability: Durability = "flushed",
         replication: Replication | None = None,
+        first_sequence: int = 0,
     ) -> None:
         self.durability = durability
         # Counts up by one when the application of a commit begins, and again when it has ended: odd in between.
-        self.sequence = 0
+        self.sequence = first_sequence
         self.head = Head(0, ZERO_CHAIN)
         self.last_time = 0  # of the last commit, in microseconds of the hybrid clock
         self.behind = False  # whether commits have been applied that could not be looked at yet
@@ -106,6 +100,8 @@ class Engine(Calls):
         self.replaced = False
         # Called with the ids of items that commits made elsewhere have changed, before `sequence` says so.
         self.on_applied: Callable[[list[int]], None] = lambda item_ids: None
+        # Called with each commit that is made here, before `sequence` says so.
+        self.on_commit: Callable[[WriteSet], None] | None = None
         # Invariant: set unless `head` may be behind the database, because a commit was broken off (by Ctrl-C).
         self._in_step = True
         super().__init__(data, cache_size or _suitable_cache(), replication)
@@ -137,6 +133,11 @@ class Engine(Calls):
         self._maintenance.join()
 
     # -- for replication
+
+    @property
+    def is_replicated(self) -> bool:
+        """Whether this database is kept equal to those on other devices."""
+        return self._replication is not None
 
     @property
     def _is_replica(self) -> bool:
@@ -321,11 +322,13 @@ class Engine(Calls):
         write_set: WriteSet,
         before: Callable[[], None] | None = None,
         applied: Callable[[], None] | None = None,
+        durability: Durability | None = None,
     ) -> int:
         """Apply a WriteSet, once; returns its commit number.
 
         `before` and `applied` run while no other commit can be applied: `before` may refuse by raising, `applied` is
-        called when the database has the commit and `sequence` does not yet say so.
+        called when the database has the commit and `sequence` does not yet say so. With `durability`, it is at least
+        so durable as that when this returns.
 
         Raises:
             Conflict: what the WriteSet depends on has changed; nothing was applied.
@@ -345,9 +348,9 @@ class Engine(Calls):
             if self._replication is not None and (elsewhere := self._replication.forward(write_set)) is not None:
                 return elsewhere
             number = self._commit_here(write_set, pending, before, applied)
-        if self.durability != "buffered":
+        if self.durability != "buffered" or (durability or "buffered") != "buffered":
             self._flush(pending)
-        if self.durability == "replicated" and self._replication is not None:
+        if "replicated" in (self.durability, durability) and self._replication is not None:
             self._replication.await_replicated(number)
         return number
 
@@ -413,6 +416,8 @@ class Engine(Calls):
                 end_transaction(txn.commit, db.DB_TXN_NOSYNC)
                 self.head = Head(number, chain)
                 self.last_time = max(self.last_time, write_set.time)
+                if self.on_commit is not None:
+                    self.on_commit(write_set)
                 if applied is not None:
                     applied()
                 self._in_step = True

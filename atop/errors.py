@@ -59,6 +59,10 @@ class NoSuchFile(AtopError, LookupError):
     """The contents of a file are not on this device."""
 
 
+class NoSuchCall(AtopError, LookupError):
+    """The process that owns the store performs no call of this name for others."""
+
+
 class UnstorableValue(AtopError, TypeError):
     """A value of a type that the store does not keep, or that an index cannot order."""
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import copy
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from atop.disk import explained, write_durably
 from atop.errors import AtopError, StoreClosed, StoreDamaged, StoreError
@@ -33,6 +35,28 @@ LONGEST = 1_000
 def tag_of(number: int) -> int:
     """The tag of the device that made this item or commit id."""
     return number >> COUNTER_BITS
+
+
+class Numbers(Protocol):
+    """What hands out item ids and commit ids. May be used by any thread."""
+
+    def item_id(self) -> int:
+        """A new item id. Raises StoreFull, StoreReadOnly: numbers cannot be reserved."""
+
+    def commit_id(self) -> int:
+        """A new commit id. Raises StoreFull, StoreReadOnly: numbers cannot be reserved."""
+
+    def lease(self, kind: str, count: int) -> tuple[int, int]:
+        """So many numbers ("items" or "commits") for somebody else: from the first up to the second."""
+
+    def take_back(self, kind: str, first: int, end: int) -> None:
+        """These were leased, and not used."""
+
+    def disown(self, why: str) -> None:
+        """Hand out nothing any more: the numbers belong to another process."""
+
+    def close(self) -> None:
+        """Return the unused numbers. May be called again; whoever asks for one afterwards gets `StoreClosed`."""
 
 
 class NumberAllocator:
@@ -74,6 +98,22 @@ class NumberAllocator:
     def commit_id(self) -> int:
         """A new commit id. Raises StoreFull, StoreReadOnly: numbers cannot be reserved."""
         return self._new("commits")
+
+    def lease(self, kind: str, count: int) -> tuple[int, int]:
+        """So many numbers for another process: from the first up to the second."""
+        count = max(1, min(count, LARGEST_BLOCK))
+        with self._lock:
+            first = self._next[kind]
+            while first + count > self._end[kind]:
+                self._reserve(kind)
+            self._next[kind] = first + count
+        return self._first | first, self._first | (first + count)
+
+    def take_back(self, kind: str, first: int, end: int) -> None:
+        """These were leased, and not used: they are handed out again if no later ones have been."""
+        with self._lock:
+            if self._closed is None and self._next[kind] == end - self._first and self._first <= first < end:
+                self._next[kind] = first - self._first
 
     def close(self) -> None:
         """Return the unused numbers. May be called again; whoever asks for one afterwards gets `StoreClosed`."""
@@ -140,3 +180,72 @@ class NumberAllocator:
 
     def _write(self) -> None:
         write_durably(self._path, "".join(f"{kind} {end}\n" for kind, end in self._end.items()).encode())
+
+
+# Numbers that an attached process asks for at first, and at most.
+FIRST_LEASE, LARGEST_LEASE = 16, 1 << 13
+
+
+class LeasedNumbers:
+    """Hands out numbers that another process, which owns the store, has leased to this one.
+
+    `lease` and `give_back` ask it. What is left when this process ends without closing is skipped.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        lease: Callable[[str, int], tuple[int, int]],
+        give_back: Callable[[str, int, int], None],
+    ) -> None:
+        self._store = store
+        self._ask, self._give_back = lease, give_back
+        self._lock = threading.Lock()
+        self._closed: StoreClosed | None = None
+        self._next = {"items": 0, "commits": 0}
+        self._end = {"items": 0, "commits": 0}
+        self._count = {"items": FIRST_LEASE, "commits": FIRST_LEASE}
+
+    def item_id(self) -> int:
+        """A new item id."""
+        return self._new("items")
+
+    def commit_id(self) -> int:
+        """A new commit id."""
+        return self._new("commits")
+
+    def lease(self, kind: str, count: int) -> tuple[int, int]:
+        """Numbers for somebody else, from the owner."""
+        return self._ask(kind, count)
+
+    def take_back(self, kind: str, first: int, end: int) -> None:
+        """Numbers from somebody else, for the owner."""
+        self._give_back(kind, first, end)
+
+    def close(self) -> None:
+        """Give what is left back to the owner. May be called again."""
+        with self._lock:
+            if self._closed is not None:
+                return
+            self.disown(f"the store {self._store} is closed")
+            for kind, number in self._next.items():
+                if number < self._end[kind]:
+                    try:
+                        self._give_back(kind, number, self._end[kind])
+                    except AtopError as error:
+                        log.info("numbers leased from the owner of %s are skipped: %s", self._store, error)
+
+    def disown(self, why: str) -> None:
+        """Hand out nothing any more."""
+        self._closed = StoreClosed(why, self._store)
+
+    def _new(self, kind: str) -> int:
+        if self._closed is not None:
+            raise copy.copy(self._closed)
+        with self._lock:
+            if self._next[kind] >= self._end[kind]:
+                self._next[kind], self._end[kind] = self._ask(kind, self._count[kind])
+                self._count[kind] = min(2 * self._count[kind], LARGEST_LEASE)
+            number = self._next[kind]
+            self._next[kind] = number + 1
+            return number

@@ -15,7 +15,8 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal
 
-from atop.engine import CHAIN_SIZE, JOURNAL, Engine
+from atop.database import Database
+from atop.engine import CHAIN_SIZE, JOURNAL
 from atop.errors import NoSuchCommit, StoreDamaged, UnsafePickle
 from atop.ids import tag_of
 from atop.records import State, checked, loads, pack_u64, unpack_u64
@@ -178,7 +179,7 @@ def _misshapen() -> UnsafePickle:
     return UnsafePickle("a journal record does not have the shape of one: it is damaged, or not Atop's")
 
 
-def commit_at(engine: Engine, number: int) -> Commit:
+def commit_at(engine: Database, number: int) -> Commit:
     """The commit of this number. Raises `NoSuchCommit`."""
     record = engine.get(JOURNAL, pack_u64(number)) if 0 < number < 1 << 63 else None
     if record is None:
@@ -186,7 +187,7 @@ def commit_at(engine: Engine, number: int) -> Commit:
     return decode_commit(pack_u64(number), record)
 
 
-def commits_back(engine: Engine, before: int | None = None) -> Iterator[Commit]:
+def commits_back(engine: Database, before: int | None = None) -> Iterator[Commit]:
     """All commits, latest first, from the one before number `before` on."""
     stop = END if before is None else pack_u64(min(max(before, 0), 1 << 63))
     while pairs := engine.pairs(JOURNAL, b"", stop, CHUNK, reverse=True):
@@ -195,7 +196,7 @@ def commits_back(engine: Engine, before: int | None = None) -> Iterator[Commit]:
         stop = pairs[-1][0]
 
 
-def commits_after(engine: Engine, since: int) -> Iterator[Commit]:
+def commits_after(engine: Database, since: int) -> Iterator[Commit]:
     """The commits after number `since`, in order, up to the last that a crash will not undo.
 
     Raises `NoSuchCommit` if the journal does not go back so far, or is trimmed meanwhile to where it does not.
@@ -221,7 +222,7 @@ def _forgotten(oldest: int, since: int) -> NoSuchCommit:
     )
 
 
-def revisions(engine: Engine, item_id: int, state: State, number_of: Any) -> Iterator[Revision]:
+def revisions(engine: Database, item_id: int, state: State, number_of: Any) -> Iterator[Revision]:
     """The revisions of an item from `state` back, as far as the journal goes; `number_of` finds a commit's number."""
     attributes, version = dict(state.attributes), state.version
     last = 1 << 63  # numbers decrease; in a damaged journal they might go round in a circle
@@ -246,7 +247,7 @@ def revisions(engine: Engine, item_id: int, state: State, number_of: Any) -> Ite
         version = change.base
 
 
-def check_chain(engine: Engine) -> Iterator[str]:
+def check_chain(engine: Database) -> Iterator[str]:
     """A line for each record of the journal whose chain value is wrong, or whose number is missing."""
     previous: bytes | None = None
     expected = 0

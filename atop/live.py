@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from atop.engine import Engine
+from atop.database import Database
 from atop.errors import NoSuchItem, UnsafePickle, UpgradeFailed
 from atop.indexes import IndexDefinition, index_keys, prefix_of
 from atop.item import Item, class_named, set_id, set_slots, set_state, set_store, set_views
@@ -30,9 +30,9 @@ FIRST_SWEEP = 4_096
 class LiveItems:
     """The objects in memory of one store. May be used by any thread."""
 
-    def __init__(self, store: Store, engine: Engine) -> None:
+    def __init__(self, store: Store, engine: Database) -> None:
         self._store = store
-        self._engine = engine
+        self.engine = engine
         self._references: dict[int, weakref.ref[Item]] = {}
         # Re-entrant: an object that goes while it is held may have a `__del__` that uses the store.
         self._lock = threading.RLock()
@@ -56,7 +56,7 @@ class LiveItems:
 
     def _fetch(self, item_id: int, item: Item | None) -> Item | None:
         """Read an item from the database; `item` is the object that stands for it, if there is one."""
-        engine = self._engine
+        engine = self.engine
         sequence = engine.sequence
         record = engine.get_item(pack_u64(item_id))
         if record is None:
@@ -118,7 +118,7 @@ class LiveItems:
                 raise UnsafePickle(f"item {item_id}: {error}") from error
         outdated: list[tuple[Item, State]] = []
         with self._lock:
-            current = not sequence & 1 and self._engine.sequence == sequence
+            current = not sequence & 1 and self.engine.sequence == sequence
             for (place, item_id), state in zip(missing, states, strict=True):
                 if state is None:
                     items[place] = None
@@ -139,7 +139,7 @@ class LiveItems:
     def _keep_states(self, states: list[tuple[Item, State]], sequence: int) -> None:
         """Have objects hold the states that were read at `sequence`, unless a commit may have come after."""
         with self._lock:  # a commit that is published between the question and the answer would be lost
-            if not sequence & 1 and self._engine.sequence == sequence:
+            if not sequence & 1 and self.engine.sequence == sequence:
                 for item, state in states:
                     set_state(item, state)
 
@@ -151,7 +151,7 @@ class LiveItems:
 
     def load_state(self, item: Item) -> State:
         """Fetch the committed state of an item. Raises `NoSuchItem`."""
-        engine = self._engine
+        engine = self.engine
         sequence = engine.sequence
         record = engine.get_item(pack_u64(item._id))
         if record is None:
@@ -162,7 +162,7 @@ class LiveItems:
 
     def read_state(self, item_id: int) -> State | None:
         """The committed state of an item as its record has it, or None."""
-        record = self._engine.get_item(pack_u64(item_id))
+        record = self.engine.get_item(pack_u64(item_id))
         return _decoded(item_id, record) if record is not None else None
 
     def items_at(
@@ -189,9 +189,9 @@ class LiveItems:
             items.append(item)
         complete = True
         if missing:
-            before = self._engine.sequence
-            complete = self._put_objects(items, missing, self._engine.get_items(item_keys), before)
-        if not complete or sequence & 1 or self._engine.sequence != sequence:
+            before = self.engine.sequence
+            complete = self._put_objects(items, missing, self.engine.get_items(item_keys), before)
+        if not complete or sequence & 1 or self.engine.sequence != sequence:
             valid = [
                 (key, item)
                 for item, key in zip(items, keys, strict=True)

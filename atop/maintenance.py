@@ -56,7 +56,7 @@ def _compact(
     tell("removing contents of files that nothing names")
     _collect(store, GRACE if grace is None else grace, report)
     tell("giving back empty pages")
-    report.bytes += store._engine.compact()
+    report.bytes += store._tenure.engine.compact()
     return report
 
 
@@ -67,9 +67,9 @@ def _trim(store: Store, keep: timedelta, report: CompactReport) -> None:
         oldest_kept = now - keep
     except OverflowError:  # so long ago, or so far ahead, that no calendar has it
         oldest_kept = datetime.min.replace(tzinfo=UTC) if keep > timedelta(0) else datetime.max.replace(tzinfo=UTC)
-    oldest = store._engine.oldest_commit()
+    oldest = store._tenure.engine.oldest_commit()
     batch: list[Commit] = []
-    for commit in commits_after(store._engine, oldest - 1):
+    for commit in commits_after(store._tenure.engine, oldest - 1):
         if commit.time >= oldest_kept or commit.number == store.head.number:
             break  # the last one stays: it holds the chain
         batch.append(commit)
@@ -78,7 +78,7 @@ def _trim(store: Store, keep: timedelta, report: CompactReport) -> None:
             batch = []
     _trim_batch(store, batch, report)
     cutoff = int((now - KEEP_IDS).timestamp() * 1_000_000)
-    store._engine.forget_commit_ids(cutoff)
+    store._tenure.engine.forget_commit_ids(cutoff)
 
 
 def _trim_batch(store: Store, batch: list[Commit], report: CompactReport) -> None:
@@ -89,13 +89,13 @@ def _trim_batch(store: Store, batch: list[Commit], report: CompactReport) -> Non
                 for value in change.before.values():
                     uses.update(inner.digest for inner in walk(value) if type(inner) is FileInfo)
         counters = {file_counter(digest): -count for digest, count in uses.items()}
-        store._engine.trim_journal(batch[0].number, batch[-1].number, counters)
+        store._tenure.engine.trim_journal(batch[0].number, batch[-1].number, counters)
         report.commits += len(batch)
 
 
 def _collect(store: Store, grace: float, report: CompactReport) -> None:
     """Remove contents that neither an item nor the journal names."""
-    area, engine = store._file_area, store._engine
+    area, engine = store._file_area, store._tenure.engine
     engine.flush()  # a commit that let go of contents must not be lost by a crash once they are
 
     def used(digest: bytes) -> bool:

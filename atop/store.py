@@ -1,4 +1,4 @@
-"""The store: a directory that holds items, opened by one process.
+"""The store: a directory that holds items, for every process that opens it.
 
     with Store("~/pim") as store:
         with store.transaction("first contact"):
@@ -14,7 +14,6 @@ on to the module that does the work.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import errno
 import functools
 import inspect
@@ -29,13 +28,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar, overload
 
-from atop import journal
-from atop.alone import Alone, group_of
-from atop.backup import back_up
+from atop import care, journal
 from atop.classic import ClassicStore
 from atop.conflicts import Conflicts
+from atop.database import Database, Durability, Head
 from atop.disk import check_directory, explained
-from atop.engine import COMMITS, TABLES, Durability, Engine, Head
+from atop.engine import COMMITS, TABLES
+from atop.errands import Errands
 from atop.errors import (
     AtopError,
     Conflict,
@@ -50,20 +49,20 @@ from atop.errors import (
     UpgradeFailed,
 )
 from atop.files import File, FileArea
-from atop.ids import COUNTER_BITS, NumberAllocator
+from atop.ids import Numbers
 from atop.indexes import Plan
 from atop.item import Item, Rule
 from atop.journal import Commit, Revision
 from atop.live import LiveItems
-from atop.maintenance import DEFAULT_KEEP, CompactReport, compact
-from atop.owner import OwnerLock
+from atop.maintenance import DEFAULT_KEEP, CompactReport
 from atop.pool import Index, Pool, index_specs, pool_key
 from atop.records import dumps, pack_u64, unpack_u64
 from atop.replicated import Replication
+from atop.tenure import Tenure
 from atop.transaction import CURRENT, Transaction, active, current
 from atop.undo import undo
 from atop.values import FileInfo, plain_text
-from atop.verify import VerifyReport, verify
+from atop.verify import VerifyReport
 from atop.watching import Watch, Watchers
 from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, ROOTS, RULES, Builder, WriteSet
 
@@ -150,17 +149,22 @@ class _Scope:
 class Store(ClassicStore):
     """A store of items, open in this process.
 
+    The first process that opens a store owns its database. Another that opens it is attached to that one, and has the
+    same interface; it takes over when the owner is gone.
+
     Args:
         path: the store's directory; `~` is expanded. It is made if it is not there, unless `create` is False.
         durability: "flushed" (a commit is on the disk when it returns), "replicated" (on that of another device too, if
-            one is connected) or "buffered" (within a second).
+            one is connected) or "buffered" (within a second). While attached, the stronger of this and the owner's.
         cache_size: bytes of memory for pages of the database; by default a part of what the machine has.
-        replication: what keeps this store equal to those on other devices; see `replication.Device`.
+        replication: what keeps this store equal to those on other devices, or a function that makes it, called when
+            this process becomes the owner; see `replication.Device`.
         tag: of this device, 0 for the first one: the part of its items' ids that no other device uses.
+        on_owner: called, in a thread of its own, when this process has become the owner after it was attached.
 
     Raises:
         NoSuchStore: the directory is not there and `create` is False, or it holds something else.
-        StoreBusy: another process has the store open.
+        StoreBusy: another process has the store open, and does not share it, or this one has.
         StoreDamaged, StoreFull, StoreReadOnly, UnsupportedStore: it cannot be opened as it is.
     """
 
@@ -171,8 +175,9 @@ class Store(ClassicStore):
         create: bool = True,
         durability: Durability = "flushed",
         cache_size: int | None = None,
-        replication: Replication | None = None,
+        replication: Replication | Callable[[], Replication] | None = None,
         tag: int = 0,
+        on_owner: Callable[[], object] | None = None,
     ) -> None:
         if durability not in ("flushed", "replicated", "buffered"):
             raise ValueError(f"durability must be flushed, replicated or buffered, not {durability!r}")
@@ -185,21 +190,16 @@ class Store(ClassicStore):
         self._caring = threading.Lock()  # held by a backup or compaction: what one copies the other must not remove
         self._closed = False
         self._prepare(create, copying=replication is not None)
-        with contextlib.ExitStack() as opened:
-            self._lock = OwnerLock(self.path / "local" / "owner.lock", self.path)
-            opened.callback(self._lock.release)
-            if replication is None and (group := group_of(self.path)) is not None:
-                replication, tag = Alone(group.may_write), group.tag
-            self._file_area = FileArea(self.path / "files")
-            self._engine = Engine(
-                self.path / "data", cache_size=cache_size, durability=durability, replication=replication
-            )
-            opened.callback(self._engine.close)
-            self._file_area.prepare()
-            self._time = self._engine.last_time
-            self._numbers = self._open_numbers(tag)
-            opened.pop_all()
-        self._tag = tag
+        self._file_area = FileArea(self.path / "files")
+        self._errands = Errands()
+        care.provide(self)
+        self._tenure = Tenure(
+            self, durability=durability, cache_size=cache_size, replication=replication, tag=tag, on_owner=on_owner
+        )
+        self._engine: Database
+        self._numbers: Numbers
+        self._engine, self._numbers = self._tenure.begin()
+        self._time = self._engine.last_time
         self._objects = LiveItems(self, self._engine)
         self._watchers = Watchers(self._engine)
         # Pool id -> definitions of indexes, and the plan made of these. One for each pool that was written to.
@@ -207,9 +207,16 @@ class Store(ClassicStore):
         self._engine.on_recovery = self._recovered
         self._engine.on_applied = self._applied_elsewhere
         self.conflicts = Conflicts(self)
+        self._tenure.serve()
         _open_stores.add(self)
-        if replication is not None:
-            replication.serve(self)
+
+    def _use(self, database: Database, numbers: Numbers) -> None:
+        """Go on with another database: this process has become the owner, or lost it."""
+        self._engine = self._objects.engine = self._watchers.engine = database
+        self._numbers = numbers
+        database.on_recovery = self._recovered
+        database.on_applied = self._applied_elsewhere
+        self._recovered()
 
     def _prepare(self, create: bool, copying: bool) -> None:
         """Make the directories of a new store. With `copying`, its tables may be on their way from another device."""
@@ -248,15 +255,6 @@ class Store(ClassicStore):
         ):
             raise NoSuchStore(f"{self.path} is there and is not a store: choose another path", self.path)
 
-    def _open_numbers(self, tag: int) -> NumberAllocator:
-        low, high = pack_u64(tag << COUNTER_BITS), pack_u64((tag + 1) << COUNTER_BITS)
-
-        def last(table: str) -> int:
-            keys = self._engine.keys(table, low, high, 1, reverse=True)
-            return unpack_u64(keys[0])[0] if keys else 0
-
-        return NumberAllocator(self.path / "local" / "counters", tag, last(ITEMS), last(COMMITS))
-
     def close(self) -> None:
         """Write everything out and close. May be called again; transactions under way fail with `StoreClosed`.
 
@@ -271,17 +269,12 @@ class Store(ClassicStore):
         try:
             self._watchers.close()
         finally:
-            try:
-                self._engine.close()
-            finally:
-                self._numbers.close()
-                self._lock.release()
+            self._tenure.end()
 
     def _disown(self) -> None:
         """In a forked child: leave the store to the parent."""
         self._closed = True
-        self._numbers.disown(f"the store {self.path} is open in the process that this one was forked from")
-        self._lock.release()
+        self._tenure.disown(f"the store {self.path} is open in the process that this one was forked from")
 
     def __enter__(self) -> Store:
         return self
@@ -374,10 +367,10 @@ class Store(ClassicStore):
                     self._way.wait(MAKE_WAY_SECONDS)
                 self._engine.commit(
                     write_set,
-                    before=functools.partial(self._check_files, write_set) if write_set.files else None,
+                    before=self._file_check(write_set),
                     applied=functools.partial(self._objects.publish, builder.states),
                 )
-                self._watchers.notify()
+                self._notify()
         except BaseException:
             transaction.rollback()
             raise
@@ -392,6 +385,15 @@ class Store(ClassicStore):
             if transaction.reads or looked_up:
                 self._engine.check_reads(transaction.reads, looked_up)
 
+    def _notify(self) -> None:
+        """There are new commits: tell who watches, here and in other processes."""
+        self._watchers.notify()
+        self._tenure.notify()
+
+    def _file_check(self, write_set: WriteSet) -> Callable[[], None] | None:
+        """What is to be called just before a commit is made, if it names files."""
+        return functools.partial(self._check_files, write_set) if write_set.files else None
+
     def _check_files(self, write_set: WriteSet) -> None:
         for digest in write_set.files:
             if not self._file_area.has(digest):
@@ -404,10 +406,12 @@ class Store(ClassicStore):
         """What was read before may not hold: the database was recovered, or rolled back."""
         self._objects.forget_states()
         self._watchers.rewind()
+        self._tenure.changed(None)
 
     def _applied_elsewhere(self, item_ids: list[int]) -> None:
         self._objects.forget(item_ids)
-        self._watchers.notify()
+        self._tenure.changed(item_ids)
+        self._notify()
 
     def _commit_entries(
         self, batch: Callable[[], tuple[dict[int, int], list[tuple[bytes, bytes | None]]]], label: str
@@ -688,6 +692,7 @@ class Store(ClassicStore):
         What it raises is logged, and changes nothing. Call `close()` on the result to stop.
         """
         self._check_open()
+        _ = self.head  # where another process has the database, this brings what has been committed there until now
         return self._watchers.add(callback)
 
     def commit(self, commit_id: int) -> Commit:
@@ -733,13 +738,12 @@ class Store(ClassicStore):
             StoreDamaged: pages of the store are damaged: there is no backup of such a store.
         """
         self._check_open()
-        with self._caring:
-            back_up(self, Path(target).expanduser().absolute(), progress)
+        care.back_up(self, Path(target).expanduser().absolute(), progress)
 
     def verify(self, *, files: bool = True, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
         """Check everything: pages, records, indexes, counters, references, the journal's chain, contents of files."""
         self._check_open()
-        return verify(self, files=files, progress=progress)
+        return care.verify(self, files, progress)
 
     def compact(
         self,
@@ -751,7 +755,35 @@ class Store(ClassicStore):
         self._check_open()
         if current(self) is not None:
             raise StoreError("compact works in steps of its own: call it outside of a transaction", self.path)
-        return compact(self, keep, progress, grace)
+        return care.compact(self, keep, progress, grace)
+
+    # -- other processes
+
+    @property
+    def owner_pid(self) -> int | None:
+        """The process that owns the store, to which this one is attached; None if it is this one."""
+        return self._tenure.owner_pid
+
+    def provide(self, name: str, function: Callable[..., Any]) -> None:
+        """Offer a function to every process that has the store open, while this one owns it: they call it by `ask`.
+
+        It takes and returns plain values (what an attribute may hold, but items and files), and is called in some
+        thread, by several at once. If it has a parameter `progress`, it may call that with plain values now and then.
+        """
+        self._errands.provide(name, function)
+
+    def ask(self, name: str, /, *, progress: Callable[..., object] | None = None, **arguments: Any) -> Any:
+        """Call the function that the owner offers under this name, wherever that is, and return its result.
+
+        Raises:
+            NoSuchCall: it offers none.
+            UnstorableValue: an argument, or the result, is no plain value.
+            AtopError: what the function raised; what was no AtopError comes as a StoreError.
+        """
+        self._check_open()
+        attached = self._tenure.attached
+        answer = attached.call(name, arguments, progress) if attached is not None else None
+        return answer[0] if answer is not None else self._errands.perform(name, arguments, progress)
 
 
 def _root_key(name: str) -> str:

@@ -64,7 +64,7 @@ class VerifyReport:
 def verify(store: Store, *, files: bool, progress: Callable[[int, int], None] | None) -> VerifyReport:
     """Check the store; no commit is made meanwhile."""
     report = VerifyReport()
-    engine = store._engine
+    engine = store._tenure.engine
     with engine.no_commits():
         try:
             for problem in engine.verify_pages():
@@ -81,7 +81,7 @@ def verify(store: Store, *, files: bool, progress: Callable[[int, int], None] | 
 class _Check:
     def __init__(self, store: Store, report: VerifyReport) -> None:
         self._store = store
-        self._engine: Engine = store._engine
+        self._engine: Engine = store._tenure.engine
         self._report = report
         self._plans: dict[int, Plan | None] = {}
         self._partial: list[bytes] = []  # prefixes of the indexes that are being built or removed

@@ -13,7 +13,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from atop.engine import Engine
+from atop.database import Database
 from atop.errors import AtopError, NoSuchCommit, StoreClosed, StoreFull
 from atop.journal import Commit, commits_after
 
@@ -57,8 +57,8 @@ class Watch:
 class Watchers:
     """The callbacks of one store. The thread runs only while there are any."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Database) -> None:
+        self.engine = engine
         self._changed = threading.Condition()
         self._watches: list[Watch] = []
         self._thread: threading.Thread | None = None
@@ -67,7 +67,7 @@ class Watchers:
     def add(self, callback: Callable[[Commit], object]) -> Watch:
         """Call `callback` with every commit from the next one on."""
         with self._changed:
-            watch = Watch(self, callback, self._engine.settled())
+            watch = Watch(self, callback, self.engine.settled())
             self._watches.append(watch)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="atop-watch", daemon=True)
@@ -93,7 +93,7 @@ class Watchers:
         """Commits may have been lost, and their numbers be given to others: those are to be told."""
         with self._changed:
             for watch in self._watches:
-                watch._seen = min(watch._seen, self._engine.settled())
+                watch._seen = min(watch._seen, self.engine.settled())
 
     def close(self) -> None:
         """Give the callbacks what they have not seen, and end the thread; not for ever, if one of them hangs."""
@@ -130,12 +130,12 @@ class Watchers:
     def _tell(self, watches: list[Watch]) -> None:
         since = min(watch._seen for watch in watches)
         try:
-            for commit in commits_after(self._engine, since):
+            for commit in commits_after(self.engine, since):
                 for watch in watches:
                     watch._give(commit)
         except NoSuchCommit as error:
             log.warning("watchers have missed commits: %s", error)
-            oldest = self._engine.oldest_commit()
+            oldest = self.engine.oldest_commit()
             for watch in watches:
                 watch._seen = max(watch._seen, oldest - 1)
 
@@ -144,4 +144,4 @@ class Watchers:
             self._watches.clear()
 
     def _behind(self) -> bool:
-        return any(watch._seen < self._engine.settled() for watch in self._watches)
+        return any(watch._seen < self.engine.settled() for watch in self._watches)

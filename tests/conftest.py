@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from browsing import chromium, screen, served  # noqa: F401 - fixtures
+from victims import Say, Victim
 
 from atop import Conflict, Store
 
@@ -48,20 +50,77 @@ def store_path(tmp_path: Path) -> Iterator[Path]:
         yield Path(directory) / "store"
 
 
+def _own(path: Path, say: Say) -> None:
+    """Have a store open until the test has done with it."""
+    done = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: done.set())
+    with Store(path, cache_size=CACHE) as store:
+        say("open")
+        done.wait()
+        assert store.verify().problems == []
+
+
+@contextlib.contextmanager
+def embedded(path: Path) -> Iterator[Callable[[], Store]]:
+    """Stores that the process of the test owns."""
+    yield lambda: Store(path, cache_size=CACHE)
+
+
+@contextlib.contextmanager
+def attached(path: Path) -> Iterator[Callable[[], Store]]:
+    """Stores that another process owns, and that is whole at the end."""
+    owner = Victim(lambda say: _own(path, say))
+    try:
+        assert owner.line() == "open"
+
+        def open_attached() -> Store:
+            store = Store(path, cache_size=CACHE)
+            assert store.owner_pid == owner.pid
+            return store
+
+        yield open_attached
+        os.kill(owner.pid, signal.SIGTERM)
+    except BaseException:
+        owner.kill()
+        raise
+    finally:
+        owner.wait()
+
+
+# The ways in which a program can have a store: what holds for one, holds for all. Modules marked `every_kind` run once
+# for each, with `open_store` and all that stands on it.
+KINDS = {"embedded": embedded, "attached": attached}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of modules that are marked so with every kind of store."""
+    if "store_kind" in metafunc.fixturenames:
+        marks = [mark.name for mark in metafunc.definition.iter_markers()]
+        kinds = (
+            ["attached"]
+            if os.environ.get("ATALL")
+            else [*KINDS]
+            if "every_kind" in marks and "embedded_only" not in marks
+            else ["embedded"]
+        )
+        metafunc.parametrize("store_kind", kinds, ids=kinds if len(kinds) > 1 else [pytest.HIDDEN_PARAM])
+
+
 @pytest.fixture
-def open_store(store_path: Path) -> Iterator[Callable[[], Store]]:
+def open_store(store_path: Path, store_kind: str) -> Iterator[Callable[[], Store]]:
     """Open the test's store; called again, close it first, so that what is read then comes from the disk."""
     opened: list[Store] = []
+    with KINDS[store_kind](store_path) as open_one:
 
-    def open_again() -> Store:
+        def open_again() -> Store:
+            if opened:
+                opened.pop().close()
+            opened.append(open_one())
+            return opened[0]
+
+        yield open_again
         if opened:
-            opened.pop().close()
-        opened.append(Store(store_path, cache_size=CACHE))
-        return opened[0]
-
-    yield open_again
-    if opened:
-        opened[0].close()
+            opened[0].close()
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import pytest
 
 from atop import Conflict, Item, Pool, Store, transacted
 
+pytestmark = pytest.mark.every_kind
+
 
 class Account(Item):
     name: str = ""

@@ -31,6 +31,8 @@ from atop import (
     values,
 )
 
+pytestmark = pytest.mark.every_kind
+
 UTC = datetime.UTC
 BERLIN = ZoneInfo("Europe/Berlin")
 

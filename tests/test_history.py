@@ -10,6 +10,8 @@ import pytest
 
 from atop import Commit, Item, NoSuchCommit, Store, ref
 
+pytestmark = pytest.mark.every_kind
+
 
 class Company(Item):
     name: str

@@ -16,6 +16,8 @@ import pytest
 import atop
 from atop import Item, NoSuchItem, Restricted, Store, UnstorableValue, ref
 
+pytestmark = pytest.mark.every_kind
+
 
 class Company(Item):
     name: str

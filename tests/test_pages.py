@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from atop import Item, Pool, Store
 
+pytestmark = pytest.mark.every_kind
+
 
 @pytest.fixture
 def hundred(store: Store) -> Pool:

@@ -8,6 +8,8 @@ import pytest
 
 from atop import Index, Item, NoSuchPool, NoTransaction, Pool, Store, StoreClosed
 
+pytestmark = pytest.mark.every_kind
+
 
 class Person(Item):
     name: str = ""

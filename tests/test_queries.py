@@ -9,6 +9,8 @@ import pytest
 
 from atop import Index, Item, NoSuchIndex, Pool, Store, UnstorableValue, register_value
 
+pytestmark = pytest.mark.every_kind
+
 
 class Person(Item):
     name: str = ""

@@ -8,6 +8,8 @@ import pytest
 
 from atop import Item, NoSuchItem, Restricted, Store, ref
 
+pytestmark = pytest.mark.every_kind
+
 
 class Company(Item):
     name: str

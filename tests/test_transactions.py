@@ -11,6 +11,8 @@ import pytest
 
 from atop import Item, NoSuchItem, NoSuchPool, Store, StoreClosed, TransactionTooLarge, transacted, writeset
 
+pytestmark = pytest.mark.every_kind
+
 
 class Account(Item):
     name: str = ""

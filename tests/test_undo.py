@@ -8,6 +8,8 @@ import pytest
 
 from atop import Commit, Item, NoSuchItem, NoSuchPool, Store, UndoRefused, ref
 
+pytestmark = pytest.mark.every_kind
+
 
 class Company(Item):
     name: str
