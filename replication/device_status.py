@@ -219,7 +219,7 @@ def _peer(
         behind=behind,
         ahead=ahead,
         seconds=(behind or ahead) / speed if (behind or ahead) and speed >= RATE_FLOOR else None,
-        address=link.address,
+        address=link.address.removeprefix("::ffff:"),  # IPv4 on a socket for both
         round_trip=link.round_trip,
         heard_seconds_ago=link.silent_for,
     )

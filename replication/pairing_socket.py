@@ -203,6 +203,7 @@ class OpenInvitation:
         self._invitation = Invitation(PairingCode.random(), clock())
         self._changed = threading.Condition()  # guards what follows
         self._talks: OrderedDict[threading.Thread, tuple[socket.socket, Inviter]] = OrderedDict()
+        self._ending: set[threading.Thread] = set()  # of connections that had to give way
         self._answers: queue.SimpleQueue[Callable[[], list[bytes]]] = queue.SimpleQueue()
         self._compared: tuple[Inviter, Comparison] | None = None
         self._agreed = False
@@ -287,13 +288,13 @@ class OpenInvitation:
         """Withdraw the code, and end what goes on; a pairing that is done stays done."""
         with self._changed:
             self._closed = True
-            talks = dict(self._talks)
+            talks, ending = dict(self._talks), set(self._ending)
             self._changed.notify_all()
         self._invitation.cancel()
-        for thread, (sock, _) in talks.items():
+        for sock, _ in talks.values():
             end(sock)
-            if thread is not threading.current_thread():
-                thread.join()
+        for thread in {*talks, *ending} - {threading.current_thread()}:
+            thread.join()
 
     # -- connections
 
@@ -306,8 +307,9 @@ class OpenInvitation:
                 sock.close()
                 return
             if len(self._talks) >= MAX_TALKS:
-                unproven = [s for s, machine in self._talks.values() if machine.comparison is None]
-                end(unproven[0] if unproven else sock)
+                oldest = next(t for t, (_, machine) in self._talks.items() if machine.comparison is None)
+                end(self._talks.pop(oldest)[0])  # its thread finds out, and closes it
+                self._ending.add(oldest)
             self._talks[thread] = sock, inviter
             try:
                 thread.start()
@@ -332,6 +334,7 @@ class OpenInvitation:
             close_politely(sock, 1.0)
             with self._changed:
                 self._talks.pop(threading.current_thread(), None)
+                self._ending.discard(threading.current_thread())
                 proven = self._compared is not None and self._compared[0] is inviter
                 spent = self._invitation.status(self._clock()) != "open"
                 if failure is not None and (proven or spent) and self._paired is None and self._failure is None:
