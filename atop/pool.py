@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atop.classic import ClassicPool
 from atop.errors import NoSuchIndex, NoSuchItem, NoTransaction, StoreError, TransactionTooLarge
-from atop.indexes import BUILDING, READY, IndexDefinition, index_keys, prefix_of, words_of
+from atop.indexes import BUILDING, PREFIX_SIZE, READY, IndexDefinition, index_keys, prefix_of, words_of
 from atop.item import Item
 from atop.keys import encode, encode_prefix, encode_tuple, successor
 from atop.records import pack_u64, unpack_u64
@@ -44,6 +44,8 @@ FIRST_CHUNK, LARGEST_CHUNK = 64, 1_024
 BUILD_BATCH = 500
 
 _UNSET: Any = object()
+# The list of members as an index: its keys are empty, and its entries sort by id.
+_MEMBERS = IndexDefinition(0, ())
 
 
 class Index(NamedTuple):
@@ -58,21 +60,25 @@ class Index(NamedTuple):
 class Page:
     """Some items of a pool in the order of an index, and where they are in it."""
 
-    __slots__ = ("_first", "_last", "_more", "_pool", "_range", "_reverse", "items")
+    __slots__ = ("_exact", "_first", "_last", "_more", "_pool", "_range", "_reverse", "items", "keys")
 
     def __init__(
         self,
         pool: Pool,
         span: tuple[bytes, bytes],
         items: list[Any],
-        ends: tuple[bytes, bytes],
+        keys: list[bytes],
+        low: bytes,
         more: bool,
         reverse: bool,
+        exact: bool,
     ) -> None:
         self.items = items
+        self.keys = keys  # of each item: what `after=` and `before=` of another page take
         self._pool = pool
         self._range = span
-        self._first, self._last = ends
+        self._first, self._last = (keys[0], keys[-1]) if keys else (low, low)
+        self._exact = exact  # whether the range is the whole index, with one entry for each member
         self._more = more  # whether there are items beyond the page, in the direction in which it was read
         self._reverse = reverse
 
@@ -92,6 +98,21 @@ class Page:
     def position(self) -> float:
         """Where the page begins, as a part of the pool from 0 to 1: exact in small pools, about right in large ones."""
         return self._pool._fraction(self._first, *self._range)
+
+    def total(self, limit: int = 20_000) -> tuple[int, bool]:
+        """How many entries the range of the page has, and whether that is exact: past `limit` it is estimated."""
+        if self._exact:
+            return len(self._pool), True
+        low, high = self._range
+        counted = 0
+        for keys, _ in self._pool._key_chunks(low, high, False, LARGEST_CHUNK):
+            counted += len(keys)
+            if counted > limit:
+                base = low[:PREFIX_SIZE]
+                whole = self._pool._share(base, _after(base))
+                share = self._pool._share(low, high) / whole if whole > 0 else 0.0
+                return max(counted, round(share * len(self._pool))), False
+        return counted, True
 
     def __repr__(self) -> str:
         return f"<Page of {len(self.items)} items of {self._pool!r}>"
@@ -393,25 +414,31 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
 
     def page(
         self,
-        index: str | tuple[str, ...],
+        index: str | tuple[str, ...] | None,
         size: int = 50,
         *,
         after: bytes | None = None,
         before: bytes | None = None,
         at: float | None = None,
         start: Any = _UNSET,
+        prefix: Any = _UNSET,
+        first: Any = _UNSET,
+        last: Any = _UNSET,
     ) -> Page:
-        """`size` items in the order of an index: the first ones, or those after or before another page's.
+        """`size` items in the order of an index, or of their ids where it is None.
 
-        `at` is a position from 0 to 1, as a scroll bar gives it; `start` a key to jump to. The time it takes does not
-        depend on the size of the pool.
+        The first ones, or those after or before a key of another page. `at` is a position from 0 to 1, as a scroll bar
+        gives it; `start` a key to jump to. Only items with a `prefix`, or from `first` to `last`: both are included,
+        and a text as `last` stands for all that begin with it. The time it takes does not depend on the size of the
+        pool.
         """
         if size < 1:
             raise ValueError(f"a page has at least one item, not {size}")
-        definition = self._definition(index)
-        low, high = span = self._span(definition, _UNSET, _UNSET, _UNSET, _UNSET)
+        definition = _MEMBERS if index is None else self._definition(index)
+        low, high = span = self._part(definition, prefix, first, last)
+        exact = span == self._part(definition, _UNSET, _UNSET, _UNSET) and not definition.words
         if start is not _UNSET:
-            low = self._span(definition, start, _UNSET, _UNSET, _UNSET)[0]
+            low = max(low, self._start_of(definition, start))
         elif at is not None:
             low = self._key_at(at, *span)
         elif after is not None:
@@ -423,8 +450,32 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
             items.reverse()
         else:
             keys, items, more = self._take(definition, low, high, size, False)
-        ends = (keys[0], keys[-1]) if keys else (low, low)
-        return Page(self, span, items, ends, more, reverse)
+        return Page(self, span, items, keys, low, more, reverse, exact)
+
+    def _part(self, definition: IndexDefinition, prefix: Any, first: Any, last: Any) -> tuple[bytes, bytes]:
+        """The range of entries of an index that a page is to keep to."""
+        if prefix is not _UNSET:
+            if first is not _UNSET or last is not _UNSET:
+                raise TypeError("a page takes prefix, or first and last")
+            return self._span(definition, _UNSET, _UNSET, prefix, _UNSET)
+        low, high = self._span(definition, _UNSET, _UNSET, _UNSET, _UNSET)
+        if first is not _UNSET:
+            low = self._start_of(definition, first)
+        if last is not _UNSET:
+            base = prefix_of(self._id, definition.number)
+            text = type(last) is str and definition is not _MEMBERS
+            end = encode_prefix(last, definition.nocase) if text else self._start_of(definition, last)[PREFIX_SIZE:]
+            high = _exactly(base + end)[1]
+        return low, max(low, high)
+
+    def _start_of(self, definition: IndexDefinition, key: Any) -> bytes:
+        """The first entry that a key can have; of the members, whose keys are their ids, the entry of an id."""
+        base = prefix_of(self._id, definition.number)
+        if definition is _MEMBERS:
+            if type(key) is not int or not 0 <= key < 1 << 63:
+                raise ValueError(f"not an item id: {key!r}")
+            return base + pack_u64(key)
+        return base + _encoded(definition, key)
 
     def search(self, text: str, index: str | None = None, limit: int | None = None) -> Iterator[Any]:
         """The items that have all words of `text`, by id; a last word that ends in `*` may be the start of one.

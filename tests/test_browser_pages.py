@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import pytest
 from browsing import Served
+
+from atop import Item, Pool, Store
 
 
 def test_the_list_of_pools_follows_what_happens_elsewhere(served: Served, screen: Any) -> None:
@@ -12,3 +16,109 @@ def test_the_list_of_pools_follows_what_happens_elsewhere(served: Served, screen
     screen.get_by_text("Up to date").wait_for()
     served.store.pool("books", indexes=["title"])
     screen.locator("main").get_by_role("link", name="books").wait_for()
+
+
+@pytest.fixture
+def books(store: Store) -> Pool:
+    pool = store.pool("books", indexes=["title"])
+    with store.transaction():
+        for n in range(1, 2_001):
+            pool.add(Item(store, title=f"title {n:04}", pages=n, note=None))
+    return pool
+
+
+def open_table(served: Served, screen: Any, pool: Pool) -> Any:
+    screen.goto(f"{served.base}/pools/{pool.item_id}")
+    screen.get_by_role("gridcell", name="title 0001").wait_for()
+    screen.get_by_text("Up to date").wait_for()
+    return screen.get_by_role("grid")
+
+
+def cell(screen: Any, text: str) -> Any:
+    return screen.get_by_role("gridcell", name=text, exact=True)
+
+
+def test_a_table_is_scrolled_jumped_and_dragged_through(served: Served, books: Pool, screen: Any) -> None:
+    grid = open_table(served, screen, books)
+    screen.get_by_text("of 2\u202f000 items").wait_for()
+    screen.locator(".grid-scroll").hover()
+    while not grid.locator("tr[aria-rowindex='500']").count():  # by the wheel; the test's own limit ends it
+        screen.mouse.wheel(0, 900)
+    assert grid.locator("tbody tr").count() <= 240
+    while not grid.locator("tr[aria-rowindex='2']").count():  # and up again
+        screen.mouse.wheel(0, -900)
+    cell(screen, grid.locator("tbody tr").nth(5).locator("td").first.inner_text()).click()
+    screen.keyboard.type("title 15")
+    cell(screen, "title 1500").wait_for()
+    screen.keyboard.press("Escape")
+    screen.keyboard.press("Control+End")
+    cell(screen, "title 2000").wait_for()
+    bar = screen.get_by_role("scrollbar").bounding_box()
+    thumb = screen.locator(".thumb").bounding_box()
+    screen.mouse.move(thumb["x"] + 3, thumb["y"] + 5)
+    screen.mouse.down()
+    screen.mouse.move(bar["x"] + 3, bar["y"] + bar["height"] / 2)
+    screen.mouse.up()
+    screen.locator(".place").filter(has_text=re.compile("^about (9\\d\\d|1\u202f0)")).wait_for()
+
+
+def test_a_cell_is_edited_as_in_a_spreadsheet(served: Served, books: Pool, screen: Any) -> None:
+    open_table(served, screen, books)
+    item = next(iter(books.query("title", limit=1)))
+    cell(screen, "title 0001").dblclick()
+    screen.keyboard.type("title 0001 changed")
+    screen.keyboard.press("Tab")
+    screen.keyboard.press("Enter")
+    screen.keyboard.type("seven")
+    screen.keyboard.press("Enter")
+    screen.get_by_text("a whole number").wait_for()  # the error stands in the cell, and nothing is lost
+    screen.keyboard.press("Control+a")
+    screen.keyboard.type("7")
+    screen.keyboard.press("Enter")
+    screen.get_by_role("gridcell", name="7", exact=True).first.wait_for()
+    assert (item.title, item.pages) == ("title 0001 changed", 7)
+    screen.keyboard.press("Enter")
+    screen.keyboard.type("99")
+    screen.keyboard.press("Escape")
+    assert next(iter(books.query("title", start="title 0002", limit=1))).pages == 2
+
+
+def test_a_change_from_elsewhere_is_shown_and_never_overwritten(served: Served, books: Pool, screen: Any) -> None:
+    open_table(served, screen, books)
+    item = next(iter(books.query("title", limit=1)))
+    cell(screen, "title 0001").dblclick()
+    screen.keyboard.type("title 0001 mine")
+    item.title = "title 0001 theirs"
+    screen.get_by_text("Changed elsewhere to “title 0001 theirs”").wait_for()
+    screen.keyboard.press("Enter")
+    screen.get_by_role("button", name="Keep mine").wait_for()
+    assert item.title == "title 0001 theirs"
+    screen.get_by_role("button", name="Keep mine").click()
+    cell(screen, "title 0001 mine").wait_for()
+    assert item.title == "title 0001 mine"
+    item.pages = 4711  # and without an edit it simply appears
+    cell(screen, "4711").wait_for()
+
+
+def test_rows_are_selected_deleted_and_brought_back(served: Served, books: Pool, screen: Any) -> None:
+    open_table(served, screen, books)
+    cell(screen, "title 0001").click()
+    screen.keyboard.press(" ")
+    screen.keyboard.press("Shift+ArrowDown")
+    screen.get_by_text("2 items selected").wait_for()
+    screen.keyboard.press("Delete")
+    screen.get_by_text("2 items deleted").wait_for()
+    assert len(books) == 1_998
+    screen.get_by_role("button", name="Undo").click()
+    cell(screen, "title 0001").wait_for()
+    assert len(books) == 2_000
+
+
+def test_a_column_without_an_index_offers_to_make_one(served: Served, books: Pool, screen: Any) -> None:
+    grid = open_table(served, screen, books)
+    grid.get_by_role("button", name="pages").click()
+    screen.get_by_role("button", name="Make the index").click()
+    screen.get_by_role("columnheader", name="pages").and_(screen.locator("[aria-sort=ascending]")).wait_for()
+    grid.get_by_role("button", name="pages").click()
+    cell(screen, "title 2000").wait_for()
+    assert books.indexes["pages"].state == "ready"

@@ -13,8 +13,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from atop import Store
-from atop.browser import pools
+from atop.browser import changes, pools, table, transfer
 from atop.browser.assets import Assets
+from atop.browser.jobs import Jobs
+from atop.browser.layouts import Layouts
 from atop.browser.live import Live
 from atop.browser.pages import Pages
 from atop.browser.problems import HANDLERS
@@ -22,7 +24,7 @@ from atop.browser.security import Guard
 from atop.browser.views import Entry, View
 
 # In the order of the navigation. A view is added here; see the docstring of `atop.browser`.
-VIEWS: tuple[View, ...] = (pools.VIEW,)
+VIEWS: tuple[View, ...] = (pools.VIEW, table.VIEW, changes.VIEW, transfer.VIEW)
 
 STATIC = "/static/"
 
@@ -40,6 +42,8 @@ class Browser:
         self.assets = Assets()
         self.pages = Pages(self)
         self.live = Live(store)
+        self.jobs = Jobs()
+        self.layouts = Layouts(store.path / "local")
         self.entries: list[Entry] = [entry for view in VIEWS for entry in view.entries]
         routes = [route for view in VIEWS for route in view.routes]
         inner = Starlette(
@@ -72,6 +76,7 @@ class Browser:
     def close(self) -> None:
         """End the connections for news, and the threads. May be called again."""
         self.live.close()
+        self.jobs.close()
 
 
 def app(store_or_device: Any, *, hosts: Collection[str] = (), secret: bytes | None = None) -> Browser:

@@ -6,6 +6,7 @@ never keeps old ones. There is no other step between the source and what is serv
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from importlib.resources import files
 
@@ -13,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 # In this order. `core` is first, for all others stand on it.
-SCRIPT = ("core", "live", "pools")
-STYLE = ("tokens", "base", "pools")
+SCRIPT = ("core", "live", "tools", "grid", "cell", "table", "pools")
+STYLE = ("tokens", "base", "table", "pools")
 
 FOREVER = "public, max-age=31536000, immutable"
 
@@ -34,7 +35,7 @@ class Assets:
             return "\n".join((here / directory / f"{name}{suffix}").read_text("utf-8") for name in names)
 
         script = f'(() => {{\n"use strict";\n{joined("script", ".js", SCRIPT)}\nAtop.start();\n}})();\n'
-        self._contents: dict[str, tuple[bytes, str]] = {}
+        self._contents: dict[str, tuple[bytes, bytes, str]] = {}  # name -> octets, the same compressed, type
         self.script = self._add("atop", ".js", script, "text/javascript; charset=utf-8")
         self.style = self._add("atop", ".css", joined("style", ".css", STYLE), "text/css; charset=utf-8")
         self.icon = self._add("icon", ".svg", _ICON, "image/svg+xml")
@@ -42,7 +43,7 @@ class Assets:
     def _add(self, name: str, suffix: str, text: str, media_type: str) -> str:
         data = text.encode()
         path = f"{name}-{hashlib.blake2b(data, digest_size=8).hexdigest()}{suffix}"
-        self._contents[path] = data, media_type
+        self._contents[path] = data, gzip.compress(data, 9, mtime=0), media_type
         return path
 
     async def serve(self, request: Request) -> Response:
@@ -50,4 +51,8 @@ class Assets:
         found = self._contents.get(request.path_params["name"])
         if found is None:
             return Response(status_code=404)
-        return Response(found[0], media_type=found[1], headers={"cache-control": FOREVER})
+        data, compressed, media_type = found
+        headers = {"cache-control": FOREVER, "vary": "accept-encoding"}
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            return Response(compressed, media_type=media_type, headers={**headers, "content-encoding": "gzip"})
+        return Response(data, media_type=media_type, headers=headers)

@@ -48,7 +48,7 @@ class Pages:
             store_path=str(self._browser.store.path),
             **context,
         )
-        return HTMLResponse(html, status)
+        return HTMLResponse(html.encode("utf-8", "replace"), status)
 
     def _navigation(self, path: str) -> dict[str, list[dict[str, Any]]]:
         """The lines of the navigation by group, the present one marked."""
@@ -58,7 +58,7 @@ class Pages:
         lines: dict[str, list[dict[str, Any]]] = {"views": [], "pools": [], "more": []}
         for entry in self._browser.entries:
             if not entry.pool or entry.pool in names:
-                here = path == entry.path or path.startswith(f"{entry.path}/")
+                here = path == entry.path or (entry.path != "/pools" and path.startswith(f"{entry.path}/"))
                 lines[entry.group].append(
                     {"label": entry.label, "path": entry.path, "icon": entry.icon, "here": here, "count": None}
                 )

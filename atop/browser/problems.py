@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from atop import (
     AtopError,
@@ -36,7 +36,7 @@ from atop import (
     UnstorableValue,
     UpgradeFailed,
 )
-from atop.browser.views import Refusal
+from atop.browser.views import Json, Refusal
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def answer(request: Request, status: int, kind: str, message: str, details: dict
     """An error as what the asker reads: JSON under /api, else a page."""
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     if path.startswith("/api/") or "application/json" in request.headers.get("accept", ""):
-        return JSONResponse({"error": kind, "message": message, **(details or {})}, status)
+        return Json({"error": kind, "message": message, **(details or {})}, status)
     browser = request.app.state.browser
     title = TITLES.get(status, "This was not done")
     response: Response = browser.pages.render(request, "problem.html", title, status, {"message": message})

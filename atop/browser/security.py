@@ -57,8 +57,10 @@ LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 COOKIE_SECONDS = 90 * 24 * 3600
 # A Host header is no longer than a name of the DNS and a port.
 MAX_HOST = 300
+# Characters of a path: longer ones name nothing, and numbers in them would take long to read.
+MAX_PATH = 2_000
 # Bytes of a query string that is looked at.
-MAX_QUERY = 16 << 10
+MAX_QUERY = 40 << 10
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::(\d{1,5}))?")
 
@@ -104,6 +106,8 @@ class Guard:
                 "This is not a name that this server is known by. Open it as 127.0.0.1, or start it with --host NAME.",
             )
         path = scope["path"]
+        if len(path) > MAX_PATH:
+            return _refused(scope, 414, f"The address is longer than {MAX_PATH:,} characters.")
         root = scope.get("root_path", "")
         if path.removeprefix(root).startswith(self._public) and scope["method"] in SAFE_METHODS:
             return None
@@ -164,12 +168,14 @@ class Guard:
 
 _WELCOME = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Atop</title>
+<link rel="icon" href="data:,">
 <meta http-equiv="refresh" content="0;url={target}"></head>
 <body><p><a href="{target}">Go on to Atop</a></p></body></html>
 """
 
 _REFUSED = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Atop</title>
+<link rel="icon" href="data:,">
 <meta name="viewport" content="width=device-width"></head>
 <body><main><h1>Atop</h1><p>{message}</p></main></body></html>
 """

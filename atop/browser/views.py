@@ -124,6 +124,15 @@ def checked_text(text: str, name: str) -> str:
     return text
 
 
+class Json(JSONResponse):
+    """JSON of data that may hold anything: halves of surrogate pairs, which UTF-8 lacks, become question marks."""
+
+    def render(self, content: Any) -> bytes:
+        """The octets."""
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode("utf-8", "replace")
+
+
 def page(path: str, handler: Handler, name: str | None = None) -> Route:
     """A route for a page that is read."""
     return Route(path, _endpoint(handler), methods=["GET"], name=name)
@@ -139,7 +148,7 @@ def _endpoint(handler: Handler) -> Callable[[Request], Any]:
         body = {} if request.method in ("GET", "HEAD") else await read_json(request)
         call = Call(request, request.app.state.browser, body)
         answer = await run_in_threadpool(handler, call)
-        return answer if isinstance(answer, Response) else JSONResponse(answer)
+        return answer if isinstance(answer, Response) else Json(answer)
 
     return endpoint
 

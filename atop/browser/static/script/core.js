@@ -26,6 +26,7 @@ const Atop = {
       const begin = Atop.pages[root.dataset.page];
       if (begin) begin(root);
     }
+    Atop.takeDrops();
     Atop.live.start();
   },
 
@@ -161,6 +162,24 @@ const Atop = {
       clearTimeout(timer);
       timer = setTimeout(() => run(...given), wait);
     };
+  },
+
+  // Calls `run` soon after a call, and not again before it has ended and `wait` milliseconds have passed: however many
+  // calls come, what is shown is never older than that.
+  throttled(run, wait) {
+    let busy = false;
+    let wanted = false;
+    const turn = async () => {
+      if (busy) { wanted = true; return; }
+      busy = true;
+      do {
+        wanted = false;
+        await new Promise((resolve) => setTimeout(resolve, wait));
+        try { await run(); } catch (error) { Atop.tell(error); }
+      } while (wanted);
+      busy = false;
+    };
+    return turn;
   },
 
   Problem: class extends Error {
