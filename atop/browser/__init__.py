@@ -39,9 +39,11 @@ How a view is added
 
 3. A part of the script, `static/script/NAME.js`, and of the style sheet, `static/style/NAME.css`, named in
    `assets.SCRIPT` and `assets.STYLE`. All parts together are one script in one function scope. `Atop.page("NAME",
-   (root) => {...})` runs for the element that has `data-page="NAME"`. `core.js` and `tools.js` have what pages share: `Atop.request`,
-   `Atop.toast`, `Atop.ask`, `Atop.element`, `Atop.onCommit`. After each commit a page is read anew, and the element
-   with `data-page` is exchanged (`Atop.refresh` in `pools.js`), unless it has `data-live`: then it does so itself. Colours and sizes come from the tokens in `style/tokens.css` alone.
+   (root) => {...})` runs for the element that has `data-page="NAME"`. `core.js` and `tools.js` have what pages share:
+   `Atop.request`, `Atop.toast`, `Atop.done`, `Atop.ask`, `Atop.element`, `Atop.onCommit`. After each commit a page is
+   read anew, and the element with `data-page` is exchanged and begins again (`Atop.refresh` in `pools.js`), unless it
+   has the keyboard's focus, or `data-live`: then it follows commits itself. Colours and sizes come from the tokens in
+   `style/tokens.css` alone.
 
 4. An icon, if it is in the navigation, in `templates/icons.html`.
 

@@ -195,6 +195,7 @@ Grid.prototype.put = function put(item) {
   this.columns.forEach((column, place) => {
     if (column.name in item.attributes) row.cells[place] = item.attributes[column.name];
   });
+  const focused = this.body.contains(document.activeElement);
   this.fillRow(this.elements.get(row.id), row, null);
-  this.markActive(false);
+  this.markActive(focused, false);
 };
