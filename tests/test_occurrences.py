@@ -8,7 +8,7 @@ import zoneinfo
 
 import pytest
 from dateutil import rrule
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atop.pim.occurrences import MAX_OCCURRENCES, Budget, _expand, occurrences
@@ -129,6 +129,7 @@ BY = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)  # a rule that finds nothing is followed for long
 @given(
     freq=st.sampled_from(["YEARLY", "MONTHLY", "WEEKLY", "DAILY"]),
     interval=st.integers(1, 5),
@@ -299,6 +300,7 @@ NAMES = [
 ]
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(NAMES), st.sampled_from(ODD)))
 def test_attributes_of_any_type_are_borne(odd):
     for state in (

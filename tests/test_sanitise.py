@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atop.browser.sanitise import (
@@ -197,11 +197,13 @@ PIECES = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(PIECES | st.text(max_size=6), max_size=25).map("".join))
 def test_whatever_is_put_together_what_comes_out_is_on_the_lists(html):
     judge(html)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="colr:;()\\/*'\"url,%#!-01 \n@{}<>&", max_size=60))
 def test_a_style_keeps_no_url_and_no_escape(text):
     for prefix in ("", "color:", "background:", "font-family:"):
@@ -210,6 +212,7 @@ def test_a_style_keeps_no_url_and_no_escape(text):
         assert safe_style(kept) == kept
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.sampled_from(["https://", "http:", "HTTPS://a.b/", "javascript:", "mailto:", "//", ""]))
 def test_an_address_is_followed_only_where_it_is_one(text, start):
     address = safe_address(start + text)
