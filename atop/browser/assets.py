@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 # In this order. `core` is first, for all others stand on it.
-SCRIPT = ("core", "live", "tools", "grid", "cell", "table", "pools")
-STYLE = ("tokens", "base", "table", "pools")
+SCRIPT = ("core", "live", "tools", "grid", "cell", "table", "pools", "split")
+STYLE = ("tokens", "base", "table", "pools", "split")
 
 FOREVER = "public, max-age=31536000, immutable"
 

@@ -213,6 +213,7 @@ POOLS: dict[Kind, tuple[str, list[str | tuple[str, ...] | Index]]] = {
             "uid",
             "date",
             "message_id",
+            "in_reply_to",
             Index("sender", "sender", nocase=True),
             Index("subject", "subject", nocase=True),
             ("folder", "date"),
