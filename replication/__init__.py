@@ -1,8 +1,9 @@
 """Replication: keeps the stores of several devices equal, over encrypted links. See `Device`."""
 
+from replication.calls import RemoteInvitation
 from replication.device import Device
 from replication.device_status import DeviceStatus, PeerStatus
-from replication.errors import NotAMember
+from replication.errors import NotAMember, NotRunning
 from replication.group import MAX_DEVICES
 from replication.identity import DeviceId, IdentityError, InvalidDeviceId
 from replication.invitation import InvalidDeviceName, InvalidPairingCode, PairingFailed
@@ -28,9 +29,11 @@ __all__ = [
     "Member",
     "NoSuchDevice",
     "NotAMember",
+    "NotRunning",
     "OpenInvitation",
     "PairingFailed",
     "PeerStatus",
+    "RemoteInvitation",
     "Settings",
     "SettingsError",
     "StoreNotEmpty",

@@ -10,45 +10,40 @@
 
 A device on its own has no port open and says nothing on the network: that begins with its first invitation.
 
-What it stands on: `manager` (who is master, commits to the master), `connections` (links, discovery), `steward` (who
-belongs), `pairing_socket` (invitations). What each of them promises holds here.
+Where another process owns the store, as `atop run` does, the device is attached to that one, and has the same
+interface; when that one ends, this one takes its part.
+
+What it stands on: `participant`, which has the parts: who is master, links and discovery, who belongs, invitations.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
-from atop import AtopError, Store, StoreError
+from atop import Store, StoreError
 from atop.engine import Durability
-from atop.owner import OwnerLock
+from atop.errors import NoSuchCall
+from atop.owner import LOCK_NAME, OwnerLock
+from atop.replicated import Replication
 
 from . import settings
-from .connections import Connections
-from .device_status import DeviceStatus, PeerStatus, Sources, status_of
-from .errors import NotAMember
-from .group import MAX_DEVICES, Group
-from .hub import Hub, LinkListener
+from .calls import Calls, RemoteInvitation, status_from
+from .device_status import DeviceStatus, PeerStatus
+from .errors import NotRunning
+from .group import Group
+from .hub import LinkListener
 from .identity import DeviceId, Identity
-from .invitation import PairingFailed
 from .joining import Progress, copying, pair, prepare
 from .link import Link
-from .manager import ReplicationManager
-from .pairing import Refusal
 from .pairing_socket import Confirm, OpenInvitation
-from .steward import Steward
+from .participant import Participant
 
-if TYPE_CHECKING:
-    import socket
-
-TICK_SECONDS: Final = 0.5
-"""How often a device looks whether the store knows of other members than it does, and compares heads."""
+TAKE_OVER_SECONDS: Final = 15.0
 
 
 class Device:
@@ -66,39 +61,58 @@ class Device:
         self._settings = chosen
         self._identity = Identity.load_or_create(path / "local")
         group = Group.load(path / "local", self._identity)
-        if group is not None and group.removed and not group.copied:
-            raise NotAMember(
-                f"the store {path} was paired, and its device removed before a copy came: pair it again in a new store"
-            )
-        self._lock = threading.Lock()  # over making the group, the connections and invitations
-        self._invitation: OpenInvitation | None = None
+        self._lock = threading.Lock()  # guards what follows
+        self._participant: Participant | None = None  # while this process owns the store
+        self._begun = False  # whether the participant has its store
         self._closed = False
-        self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._manager = ReplicationManager(
-            self._identity.device_id,
-            members=group.count if group is not None else 1,
-            majority=group is not None and group.majority,
-            joining=group is not None and not group.copied,
-            is_member=lambda device: (group := self._steward.group) is not None and group.includes(device),
-        )
-        self._steward = steward = Steward(
-            path, self._identity, self._manager, group, later=self._work.put, on_alone=self._disconnect
-        )
-        self._hub = Hub(self._manager, members=steward.list, on_members=steward.heard, on_removed=steward.told_removed)
-        with contextlib.ExitStack() as undo:
-            undo.callback(self._disconnect)
-            undo.callback(self._manager.close)
-            if group is not None and not group.removed:
-                self._connect(group)
+        self._listeners: list[LinkListener] = []
+        self._calls = Calls(self._taking_part)
+        try:
             with copying(progress, group, self.links):
-                self.store = Store(path, replication=self._manager, tag=group.tag if group else 0, **options)
-            undo.callback(self.store.close)
-            if group is not None:
-                group.mark_copied()
-            undo.pop_all()
-        steward.store = self.store
-        self._thread = threading.Thread(target=self._run, name="atop-device", daemon=True)
-        self._thread.start()
+                self.store = Store(
+                    path,
+                    replication=self._own,
+                    on_owner=self._begin,
+                    tag=group.tag if group is not None else 0,
+                    **options,
+                )
+        except BaseException:
+            self._leave()
+            raise
+        self._calls.offer(self.store)
+        self._begin()
+
+    def _own(self) -> Replication:
+        """This process is about to own the store: take part in the group."""
+        self._leave()  # of an attempt that failed
+        participant = Participant(self.path, settings.current(self.path / "local", self._settings))
+        for listener in self._listeners:
+            participant.add_listener(listener)
+        with self._lock:
+            self._participant = participant
+        return participant.manager
+
+    def _begin(self) -> None:
+        """This process owns the store, and it is open; or it is attached to another one, and there is nothing to do."""
+        with self._lock:
+            participant = self._participant
+            if participant is None or self._begun or self._closed:
+                return
+            self._begun = True
+            participant.begin(self.store)
+
+    def _leave(self) -> None:
+        with self._lock:
+            participant, self._participant = self._participant, None
+            self._begun = False
+        if participant is not None:
+            participant.close()
+
+    def _taking_part(self) -> Participant:
+        participant = self._participant
+        if participant is None or self._closed:
+            raise StoreError(f"the device at {self.path} is closed, or another process has it", self.path)
+        return participant
 
     # -- opening and closing
 
@@ -134,14 +148,13 @@ class Device:
             progress: is called with (bytes received, bytes in all or None) while a copy is on its way.
 
         Raises:
-            StoreBusy: another process has it open.
+            StoreBusy: another process has it open, and does not share it; or this one has.
             CannotListen: the port that was asked for is taken.
             NoMaster: a device that has just been paired has found no other to copy the store from.
             SettingsError, IdentityError, and what `Store` raises.
         """
         where = Path(path).expanduser().absolute()
         local = prepare(where)
-        OwnerLock(local / "owner.lock", where).release()  # raises StoreBusy before anything is said on the network
         chosen = settings.chosen(
             local,
             {
@@ -182,7 +195,7 @@ class Device:
         where = Path(path).expanduser().absolute()
         local = prepare(where, joining=True)
         given = {setting: more.pop(setting, None) for setting in ("port", "peers", "interfaces", "multicast")}
-        lock = OwnerLock(local / "owner.lock", where)
+        lock = OwnerLock(local / LOCK_NAME, where)
         try:
             if name is not None:
                 settings.change(local, name=name)
@@ -197,11 +210,11 @@ class Device:
             if self._closed:
                 return
             self._closed = True
-        self._work.put(None)
-        self._thread.join()
-        self._manager.close()
-        self._disconnect()
-        self.store.close()
+        self._leave()
+        try:
+            self.store.close()
+        finally:
+            self._leave()  # the owner has gone meanwhile, and this process began to take its place
 
     def __enter__(self) -> Self:
         return self
@@ -212,15 +225,20 @@ class Device:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Device {self.name} ({self.device_id.short}) at {self.path}>"
+        return f"<Device {self.device_id.short} at {self.path}>"
 
     # -- reading
 
     @property
+    def attached(self) -> bool:
+        """Whether another process owns the store, and has the device's part in the group."""
+        return self._participant is None
+
+    @property
     def name(self) -> str:
         """How this device is called."""
-        group = self._steward.group
-        return group.own.name if group is not None else self._settings.name
+        participant = self._participant
+        return participant.name if participant is not None else self.status().name
 
     @property
     def device_id(self) -> DeviceId:
@@ -230,13 +248,14 @@ class Device:
     @property
     def port(self) -> int | None:
         """Where this device accepts links; None while it is on its own."""
-        connections = self._steward.connections
-        return connections.port if connections is not None else None
+        participant = self._participant
+        return participant.port if participant is not None else self.status().port
 
     @property
     def role(self) -> str:
-        """What this device is doing in its group: "master", "replica", "electing", "waiting" or "starting"."""
-        return self._manager.role.value
+        """What this device is doing in its group: see `DeviceStatus`."""
+        participant = self._participant
+        return participant.manager.role.value if participant is not None else self.status().role
 
     @property
     def peers(self) -> tuple[PeerStatus, ...]:
@@ -244,34 +263,63 @@ class Device:
         return self.status().peers
 
     @property
-    def invitation(self) -> OpenInvitation | None:
+    def invitation(self) -> OpenInvitation | RemoteInvitation | None:
         """The latest invitation of this device."""
-        return self._invitation
+        participant = self._participant
+        if participant is not None:
+            return participant.invitation
+        found = self.status().invitation
+        return None if found is None else RemoteInvitation(self.store, None, found)
 
     def status(self) -> DeviceStatus:
         """How this device and its group stand, as a frozen value."""
-        steward, invitation = self._steward, self._invitation
-        connections = steward.connections
-        linking, found = connections.status() if connections is not None else (None, None)
-        return status_of(
-            Sources(
-                name=self.name,
-                device_id=self.device_id,
-                store=str(self.path),
-                group=steward.group,
-                manager=self._manager.status(),
-                hub=self._hub,
-                port=self.port,
-                linking=linking,
-                discovery=found,
-                invitation=invitation.status if invitation is not None else None,
-                problem=steward.problem,
-            )
+        participant = self._participant
+        if participant is not None:
+            return participant.status()
+        try:
+            return status_from(self.store.ask("device.status"))
+        except NoSuchCall:
+            return self._stopped()
+
+    def _stopped(self) -> DeviceStatus:
+        """How it stands where the process that owns the store runs no device."""
+        number, chain = self.store.head
+        group = Group.load(self.path / "local", self._identity)
+        return DeviceStatus(
+            name=group.own.name if group is not None else self._settings.name,
+            device_id=str(self.device_id),
+            store=str(self.path),
+            role="stopped",
+            master=None,
+            commit=number,
+            chain=chain.hex(),
+            grouped=group is not None and not group.removed,
+            removed=group is not None and group.removed,
+            consistency="majority" if group is not None and group.majority else "available",
+            in_sync=False,
+            parted=False,
+            port=None,
+            announced_as=None,
+            peers=(),
+            invitation=None,
+            problems=(self._who_has_it(),),
         )
+
+    def _who_has_it(self) -> str:
+        return (
+            f"the store is open in process {self.store.owner_pid}, which runs no device: this one takes part when that "
+            "one ends"
+        )
+
+    def _ask(self, call: str, /, **arguments: Any) -> Any:
+        try:
+            return self.store.ask(f"device.{call}", **arguments)
+        except NoSuchCall:
+            raise NotRunning(self._who_has_it()) from None
 
     # -- pairing
 
-    def invite(self, *, ask: bool = False) -> OpenInvitation:
+    def invite(self, *, ask: bool = False) -> OpenInvitation | RemoteInvitation:
         """Let another device join: returns an invitation, whose `code` is to be typed there within ten minutes.
 
         The first one makes the group. An earlier invitation is withdrawn.
@@ -284,30 +332,11 @@ class Device:
             PairingFailed: the group is full.
             CannotListen, NoMaster, and what a commit raises.
         """
-        with self._lock:
-            self._check_open()
-            steward = self._steward
-            group = steward.group
-            if group is None or group.removed:
-                group = steward.found(self.name, majority=self._settings.consistency == "majority")
-            if len(group.current()) >= MAX_DEVICES:
-                raise PairingFailed(Refusal.FULL.text)
-            connections = steward.connections or self._connect(group)
-            before = self._invitation
-            self._invitation = invitation = OpenInvitation(
-                self._identity, self.name, payload_for=steward.welcome_for, admit=steward.admit, ask=ask
-            )
-            connections.set_pairing(invitation.number)
-        if before is not None:
-            before.close()
-        return invitation
-
-    def _on_pairing(self, sock: socket.socket) -> None:
-        invitation = self._invitation
-        if invitation is None:
-            sock.close()
-        else:
-            invitation.serve(sock)
+        self._check_open()
+        participant = self._participant
+        if participant is not None:
+            return participant.invite(ask=ask)
+        return self._calls.invitation_from(self.store, self._ask("invite", ask=ask))
 
     # -- the group
 
@@ -326,7 +355,11 @@ class Device:
             NoMaster: the group wants a majority, and `lost` is not given.
         """
         self._check_open()
-        self._steward.remove(name, lost=lost, reachable=len(self.links()) + 1)
+        participant = self._participant
+        if participant is not None:
+            participant.remove(name, lost=lost)
+        else:
+            self._ask("remove", name=name, lost=lost)
 
     def rename(self, name: str, device: str | None = None) -> None:
         """Give this device, or another one of the group, another name.
@@ -336,75 +369,34 @@ class Device:
             NoSuchDevice, NoMaster.
         """
         self._check_open()
-        if self._steward.rename(name, device):
-            settings.change(self.path / "local", name=name)
-            self._settings = settings.load(self.path / "local")
-            connections = self._steward.connections
-            if connections is not None:
-                connections.announce_anew()
+        participant = self._participant
+        if participant is not None:
+            participant.rename(name, device)
+        else:
+            self._ask("rename", name=name, device=device)
 
-    def take_over(self, timeout: float = 15.0) -> None:
+    def take_over(self, timeout: float = TAKE_OVER_SECONDS) -> None:
         """Make this device the master. Raises NoMaster if that could not be done in `timeout` seconds."""
         self._check_open()
-        self._manager.take_over(timeout)
+        participant = self._participant
+        if participant is not None:
+            participant.manager.take_over(timeout)
+        else:
+            self._ask("take_over", timeout=timeout)
 
     def add_listener(self, listener: LinkListener) -> None:
-        """Have a listener hear of every link and message, beside the manager."""
-        self._hub.add(listener)
+        """Have a listener hear of every link and message that this process has, beside the manager."""
+        with self._lock:
+            self._listeners.append(listener)
+            participant = self._participant
+        if participant is not None:
+            participant.add_listener(listener)
 
     def links(self) -> list[Link]:
-        """The links that are up."""
-        connections = self._steward.connections
-        return connections.links() if connections is not None else []
+        """The links of this process that are up."""
+        participant = self._participant
+        return participant.links() if participant is not None else []
 
     def _check_open(self) -> None:
         if self._closed:
-            raise StoreError(f"the device {self.name} is closed", self.path)
-
-    def _connect(self, group: Group) -> Connections:
-        connections = Connections(
-            self._identity,
-            group,
-            self._hub,
-            self._settings,
-            on_pairing=self._on_pairing,
-            told_removed=self._steward.told_removed,
-        )
-        self._steward.connections = connections
-        return connections
-
-    def _disconnect(self) -> None:
-        """End all links, and be silent."""
-        with self._lock:
-            invitation, connections = self._invitation, self._steward.connections
-            self._steward.connections = None
-        if invitation is not None:
-            invitation.close()
-        if connections is not None:
-            connections.close()
-
-    # -- what is to be done now and then
-
-    def _run(self) -> None:
-        while True:
-            try:
-                work = self._work.get(timeout=TICK_SECONDS)
-                if work is None:
-                    return
-            except queue.Empty:
-                work = self._tick
-            try:
-                work()
-            except AtopError as error:
-                self._steward.problem = f"what was heard of the group's devices is not written down: {error}"
-
-    def _tick(self) -> None:
-        self._steward.look()
-        invitation, connections = self._invitation, self._steward.connections
-        if invitation is not None and connections is not None and invitation.status.state in ("paired", "failed"):
-            connections.set_pairing(None)
-        head = self.store.head
-        for link in self.links():
-            heard = self._hub.heard(link.device_id.digest)
-            if heard is not None and heard.commit == head.number:
-                self._hub.compare(link, *head)
+            raise StoreError(f"the device at {self.path} is closed", self.path)

@@ -18,7 +18,7 @@ import os
 import re
 import socket
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -120,6 +120,11 @@ def chosen(local: Path, given: dict[str, Any]) -> Settings:
     if not path.exists():
         change(local, name=result.name)
     return result
+
+
+def current(local: Path, before: Settings) -> Settings:
+    """The settings that a program was started with, with the name that the device has by now."""
+    return replace(before, name=load(local).name)
 
 
 def own_name() -> str:

@@ -94,6 +94,10 @@ def test_two_commands_make_two_devices_that_stay_equal(shell: Shell) -> None:
     shown = [json.loads(line) for line in shell.run("desktop", "--json", "devices").splitlines()]
     assert [(one["name"], one["state"]) for one in shown] == [("desktop", "this device"), ("laptop", "in sync")]
 
+    beside = json.loads(shell.run("laptop", "--json", "status"))
+    assert (beside["role"], beside["device"]["name"]) == ("master", "laptop")
+    assert shell.run("laptop", "status").splitlines()[1] == f"device  laptop ({beside['device']['device_id'][:7]})"
+
     desktop = shell.start("desktop", "--json", "status", "--watch")
     in_sync = next(line for line in lines(desktop) if line["device"]["in_sync"] and line["role"] == "replica")
     assert {pool["name"] for pool in in_sync["pools"]} == {"devices"}

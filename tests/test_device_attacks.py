@@ -221,8 +221,8 @@ def test_no_code_and_no_key_gets_into_a_log_or_a_status(home: Home, caplog: pyte
     a = home.open("laptop")
     invitation = a.invite()
     b = home.join("desktop", a, invitation.code)
-    told = f"{caplog.text} {a.status()} {b.status()} {invitation!r} {invitation.status} {a!r} {a._steward.group!r}"
-    group = a._steward.group
+    told = f"{caplog.text} {a.status()} {b.status()} {invitation!r} {invitation.status} {a!r} {a._participant.group!r}"
+    group = a._participant.group
     assert group is not None
     for secret in (invitation.code, *invitation.code.split("-")[1:], group.group_id.hex(), repr(group.group_id)):
         assert secret not in told
@@ -260,7 +260,7 @@ def test_a_cloned_identity_is_refused_and_told_how_to_mend_it(home: Home) -> Non
 def test_forged_announcements_lead_nowhere_and_leave_the_links_alone(home: Home) -> None:
     a = home.open("laptop")
     b = home.join("desktop", a)
-    connections = a._steward.connections
+    connections = a._participant._steward.connections
     assert isinstance(connections, Connections)
     with socket.create_server(("127.0.0.1", 0)) as trap:
         for number in range(1000):

@@ -17,7 +17,7 @@ from atop.cli.standing import stopping, watch
 from atop.cli.text import many, plain, size
 
 if TYPE_CHECKING:
-    from replication import Comparison, Device, InvitationStatus, OpenInvitation
+    from replication import Comparison, Device, InvitationStatus, OpenInvitation, RemoteInvitation
 
 # Seconds between two looks at an invitation, or at a copy that is on its way.
 LOOK = 0.2
@@ -141,7 +141,7 @@ def join_command(
                 watch(session, device, stop)
 
 
-def show_code(session: Session, device: Device, invitation: OpenInvitation) -> None:
+def show_code(session: Session, device: Device, invitation: OpenInvitation | RemoteInvitation) -> None:
     """Show the code of an invitation."""
     port = device.port
     session.output.result(
@@ -155,7 +155,7 @@ def show_code(session: Session, device: Device, invitation: OpenInvitation) -> N
 
 
 def ask_here(
-    session: Session, invitation: OpenInvitation, *, ask: bool, stop: threading.Event | None = None
+    session: Session, invitation: OpenInvitation | RemoteInvitation, *, ask: bool, stop: threading.Event | None = None
 ) -> InvitationStatus | None:
     """Wait until a device has joined, asking whether the digits are equal; None if it is to stop."""
     asked = False

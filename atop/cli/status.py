@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from atop import Store
+from atop import NoSuchCall, Store
 from atop.cli.pairing import device_of
 from atop.cli.session import Session, StoreCommand, pass_session
 from atop.cli.standing import LOOK, fields_of, lines_of, stopping
@@ -16,6 +16,8 @@ from atop.cli.text import many, plain
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from replication import DeviceStatus
 
 # Hexadecimal digits of the chain value shown to a person; --json has all of them.
 SHOWN_CHAIN = 16
@@ -54,15 +56,30 @@ def status_command(session: Session, *, watch: bool) -> None:
         return
     with session.open_store() as store:
         fields = status_of(store)
-        grouped = is_grouped(store.path)
-        names = [d.name for d in store.pool("devices", create=False) if d.revoked_at is None] if grouped else []
-    lines = [f"store   {fields['store']}"]
-    if grouped:
-        fields["role"] = "stopped"
-        lines += ["role    stopped: no device runs on this store (atop run)", f"devices {', '.join(map(plain, names))}"]
-    else:
-        lines.append(f"role    {fields['role']}")
+        lines = [f"store   {fields['store']}"]
+        device = running_on(store)
+        if device is not None:
+            fields |= {"role": device.role, "device": fields_of(device)}
+            lines += lines_of(device)
+        elif is_grouped(store.path):
+            names = [d.name for d in store.pool("devices", create=False) if d.revoked_at is None]
+            fields["role"] = "stopped"
+            lines += ["role    stopped: no device runs on this store (atop run)", f"devices {', '.join(names)}"]
+        else:
+            lines.append(f"role    {fields['role']}")
     session.output.result(fields, *lines, *store_lines(fields))
+
+
+def running_on(store: Store) -> DeviceStatus | None:
+    """How the device stands that another process runs on this store, if one does."""
+    if store.owner_pid is None:
+        return None
+    from replication.calls import status_from
+
+    try:
+        return status_from(store.ask("device.status"))
+    except NoSuchCall:
+        return None
 
 
 def is_grouped(path: Path) -> bool:
