@@ -21,11 +21,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from berkeleydb import db
 
-from atop.errors import NoMaster, NoSuchStore, StoreDamaged, StoreError
+from atop.errors import NoMaster, NoSuchFile, NoSuchStore, StoreDamaged, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from atop.engine import Engine
     from atop.store import Store
+    from atop.values import FileInfo
     from atop.writeset import WriteSet
 
 GROUP_FILE: Final = "group.json"
@@ -122,6 +125,30 @@ class Alone:
 
     def await_replicated(self, number: int) -> None:
         """No other device is there to have it."""
+
+    def close_files(self) -> None:
+        """No contents of files are exchanged here."""
+
+    def items_changed(self, item_ids: list[int] | None) -> None:
+        """Nothing is fetched here."""
+
+    def fetch_file(self, info: FileInfo, timeout: float) -> None:
+        """Raise NoSuchFile."""
+        raise NoSuchFile(
+            f"the contents of {info.described()} have not come to this device yet: start it ('atop run', or "
+            "Device.open), so that it fetches them from another one"
+        )
+
+    def mend_file(self, digest: bytes, size: int) -> bool:
+        """There is nowhere to get contents from."""
+        return False
+
+    def await_files(self, digests: Iterable[bytes]) -> None:
+        """No other device is there to have them."""
+
+    def named_elsewhere(self, digests: list[bytes]) -> set[bytes]:
+        """All of them: the other devices of the group cannot be asked."""
+        return set(digests)
 
     def stop(self) -> None:
         """Leave the environment."""

@@ -55,7 +55,7 @@ from atop.indexes import prefix_of
 from atop.pickles import scan as scan_pickle
 from atop.records import loads, pack_u64, unpack_u64
 from atop.replicated import Replication
-from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, ROOTS, WriteSet, pool_counter
+from atop.writeset import CATALOG, FILE_USES, FILE_USES_SIZE, INDEX, ITEMS, REFERENCES, ROOTS, WriteSet, pool_counter
 
 log = logging.getLogger(__name__)
 
@@ -245,6 +245,20 @@ class Engine(Calls):
         """The value of a counter; 0 where there is none."""
         found = self.get(COUNTERS, key)
         return int.from_bytes(found, signed=True) if found is not None else 0
+
+    def names_file(self, digest: bytes) -> bool:
+        """Whether an item, or an old value in the journal, names contents with this hash."""
+        start = FILE_USES + digest
+        return any(int.from_bytes(value, signed=True) > 0 for _, value in self.pairs(COUNTERS, start, start + END, 8))
+
+    def named_files(self) -> Iterator[tuple[bytes, int]]:
+        """The hashes and sizes of all contents that the store names, by hash."""
+        start = FILE_USES
+        while pairs := self.pairs(COUNTERS, start, FILE_USES + END * 5, 1_000):
+            for key, value in pairs:
+                if len(key) == FILE_USES_SIZE and int.from_bytes(value, signed=True) > 0:
+                    yield key[1:-8], unpack_u64(key, FILE_USES_SIZE - 8)[0]
+            start = pairs[-1][0] + b"\0"
 
     def keys(self, table: str, start: bytes, stop: bytes, limit: int, reverse: bool = False) -> list[bytes]:
         """Up to `limit` keys in [start, stop), from the first on, or from the last back."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ DEFAULT_KEEP = timedelta(days=400)
 # How long the ids of commits are known, whatever history is kept: a device that was away for less cannot commit twice.
 KEEP_IDS = timedelta(days=400)
 TRIM_BATCH = 200
+# Contents that the other devices are asked about at once, before they are removed.
+COLLECT_BATCH = 1_000
 
 
 @dataclass
@@ -30,7 +33,9 @@ class CompactReport:
 
     commits: int = 0  # removed from the journal
     files: int = 0  # whose contents were removed
-    kept: int = 0  # files that nothing names whose contents are younger than the grace, and stay until another time
+    # Files that nothing here names whose contents stay until another time: they are younger than the grace, or another
+    # device names them, or may do so: it cannot be asked now.
+    kept: int = 0
     bytes: int = 0  # of disk space, of contents and of the database together
 
 
@@ -87,8 +92,8 @@ def _trim_batch(store: Store, batch: list[Commit], report: CompactReport) -> Non
         for commit in batch:
             for change in commit.changes:
                 for value in change.before.values():
-                    uses.update(inner.digest for inner in walk(value) if type(inner) is FileInfo)
-        counters = {file_counter(digest): -count for digest, count in uses.items()}
+                    uses.update(file_counter(inner) for inner in walk(value) if type(inner) is FileInfo)
+        counters = {key: -count for key, count in uses.items()}
         store._tenure.engine.trim_journal(batch[0].number, batch[-1].number, counters)
         report.commits += len(batch)
 
@@ -99,15 +104,26 @@ def _collect(store: Store, grace: float, report: CompactReport) -> None:
     engine.flush()  # a commit that let go of contents must not be lost by a crash once they are
 
     def used(digest: bytes) -> bool:
-        return engine.counter(file_counter(digest)) > 0
+        return engine.names_file(digest) or store._pins.keeps(digest)
 
-    for digest in area.digests():
-        if used(digest):
-            continue
-        with engine.no_commits():  # a commit that names it looks whether it is there, just before it is made
-            size = area.remove_unless(used, digest, grace)
-        if size is not None:
-            report.files += 1
-            report.bytes += size
-        elif not used(digest):
-            report.kept += 1
+    for digests in _batches(digest for digest in area.digests() if not used(digest)):
+        replication = store._tenure.replication
+        needed = replication.named_elsewhere(digests) if replication is not None else set()
+        for digest in digests:
+            size = None
+            if digest not in needed:
+                with engine.no_commits():  # a commit that names it looks whether it is there, just before it is made
+                    size = area.remove_unless(used, digest, grace)
+            if size is not None:
+                report.files += 1
+                report.bytes += size
+            elif not used(digest):
+                report.kept += 1
+    for digest in area.partials():
+        if not used(digest):
+            area.drop_partial(digest)
+
+
+def _batches(digests: Iterator[bytes]) -> Iterator[list[bytes]]:
+    while batch := list(itertools.islice(digests, COLLECT_BATCH)):
+        yield batch

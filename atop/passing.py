@@ -32,7 +32,7 @@ from atop.pickles import scan
 from atop.records import checked, dumps, loads
 from atop.values import to_stored, walk
 from atop.wire import WireError, pack_list, present, unpack_list
-from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, RULES, Operation, WriteSet
+from atop.writeset import CATALOG, FILE_USES_SIZE, INDEX, ITEMS, REFERENCES, RULES, Operation, WriteSet
 
 DURABILITIES: Final[tuple[Durability, ...]] = ("buffered", "flushed", "replicated")
 DIGEST_SIZE: Final = 32
@@ -41,7 +41,7 @@ MAX_PLAIN: Final = 16 << 20
 
 _start = struct.Struct(">QQQBQ")
 # What a key of the counters table begins with, and its length: the members of a pool, the uses of a file.
-_COUNTER_KEYS: Final = {ord("p"): 1 + ID_SIZE, ord("f"): 1 + DIGEST_SIZE}
+_COUNTER_KEYS: Final = {ord("p"): 1 + ID_SIZE, ord("f"): FILE_USES_SIZE}
 
 
 def write_set_to(write_set: WriteSet, durability: Durability, position: int) -> list[bytes | None]:

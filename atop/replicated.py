@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from atop.engine import Engine
     from atop.store import Store
+    from atop.values import FileInfo
     from atop.writeset import WriteSet
 
 
@@ -60,3 +63,26 @@ class Replication(Protocol):
 
     def log_needed(self) -> int:
         """The number of the first log file that another device may still ask for."""
+
+    # -- contents of files. The store calls these; those that name a file may be called by any thread.
+
+    def close_files(self) -> None:
+        """Exchange no more contents. What has arrived in part stays, and goes on the next time."""
+
+    def items_changed(self, item_ids: list[int] | None) -> None:
+        """Commits made elsewhere have changed these items; None: everything may be different. Must return at once."""
+
+    def fetch_file(self, info: FileInfo, timeout: float) -> None:
+        """Return when the contents of a file are in the area; those wait behind nothing else.
+
+        `timeout` is how many seconds may pass without a byte of them. Raises `NoSuchFile`, which says who was asked.
+        """
+
+    def mend_file(self, digest: bytes, size: int) -> bool:
+        """Contents are damaged here: have them fetched again. False if there is no other device: nothing is done."""
+
+    def await_files(self, digests: Iterable[bytes]) -> None:
+        """Return when another device has these contents on its disk, or none is there to have them."""
+
+    def named_elsewhere(self, digests: list[bytes]) -> set[bytes]:
+        """Those of these contents that another device of the group names, or may name: it cannot be asked now."""

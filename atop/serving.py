@@ -230,7 +230,8 @@ class Server:
             own = asker.position = changes.position
             store._objects.forget([unpack_u64(key)[0] for key, _ in write_set.operations[ITEMS]])
 
-        number = engine.commit(write_set, store._file_check(write_set), applied, durability)
+        with store._pins.held(write_set.files):
+            number = engine.commit(write_set, store._file_check(write_set), applied, durability)
         asker.settled = engine.settled()
         store._notify()
         return number, own

@@ -28,7 +28,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar, overload
 
-from atop import care, journal
+from atop import care, contents, journal
 from atop.classic import ClassicStore
 from atop.conflicts import Conflicts
 from atop.database import Database, Durability, Head
@@ -55,6 +55,7 @@ from atop.item import Item, Rule
 from atop.journal import Commit, Revision
 from atop.live import LiveItems
 from atop.maintenance import DEFAULT_KEEP, CompactReport
+from atop.pins import Pins
 from atop.pool import Index, Pool, index_specs, pool_key
 from atop.records import dumps, pack_u64, unpack_u64
 from atop.replicated import Replication
@@ -183,6 +184,7 @@ class Store(ClassicStore):
             raise ValueError(f"durability must be flushed, replicated or buffered, not {durability!r}")
         self.path = Path(path).expanduser().absolute()
         self._clock_lock = threading.Lock()
+        self._durability = durability
         self._patience = threading.Lock()
         self._urgent: int | None = None  # the thread that others make way for; it holds `_patience`
         self._way = threading.Event()  # Invariant: clear only while `_urgent` is set
@@ -191,8 +193,10 @@ class Store(ClassicStore):
         self._closed = False
         self._prepare(create, copying=replication is not None)
         self._file_area = FileArea(self.path / "files")
+        self._pins = Pins(self.path / "local" / "salvage")
         self._errands = Errands()
         care.provide(self)
+        contents.provide(self)
         self._tenure = Tenure(
             self, durability=durability, cache_size=cache_size, replication=replication, tag=tag, on_owner=on_owner
         )
@@ -365,12 +369,15 @@ class Store(ClassicStore):
             else:
                 if not self._way.is_set() and self._urgent != threading.get_ident():
                     self._way.wait(MAKE_WAY_SECONDS)
-                self._engine.commit(
-                    write_set,
-                    before=self._file_check(write_set),
-                    applied=functools.partial(self._objects.publish, builder.states),
-                )
+                with self._pins.held(write_set.files):
+                    self._engine.commit(
+                        write_set,
+                        before=self._file_check(write_set),
+                        applied=functools.partial(self._objects.publish, builder.states),
+                    )
                 self._notify()
+                if write_set.files and self._durability == "replicated":
+                    contents.await_elsewhere(self, write_set.files)
         except BaseException:
             transaction.rollback()
             raise
@@ -396,7 +403,9 @@ class Store(ClassicStore):
 
     def _check_files(self, write_set: WriteSet) -> None:
         for digest in write_set.files:
-            if not self._file_area.has(digest):
+            # Contents that the group has may be named where they have not arrived, as by the undo of a deletion.
+            shared = self._tenure.replication is not None and self._tenure.engine.names_file(digest)
+            if not shared and not self._file_area.still_has(digest):
                 raise NoSuchFile(
                     f"{write_set.label!r} names a file whose contents ({digest.hex()[:12]}) are not in this store: "
                     "add them with store.file"

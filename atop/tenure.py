@@ -150,6 +150,8 @@ class Tenure:
         """These items are being changed by a commit of another device; or, None: what was read may not hold."""
         if self._server is not None:
             self._server.changed(item_ids)
+        if self._in_use is not None:
+            self._in_use.items_changed(item_ids)
 
     def notify(self) -> None:
         """There are new commits."""
@@ -169,6 +171,11 @@ class Tenure:
                 self.owner_pid,
             )
         return self._engine
+
+    @property
+    def replication(self) -> Replication | None:
+        """What keeps the database in this process equal to those on other devices; None if nothing does."""
+        return self._in_use
 
     @property
     def attached(self) -> AttachedDatabase | None:
@@ -204,6 +211,8 @@ class Tenure:
                     last.callback(self._lock.release)
                 last.callback(numbers.close)
                 last.callback(self._engine.close)
+                if self._in_use is not None:
+                    last.callback(self._in_use.close_files)
                 if self._server is not None:
                     self._server.close()
             if self._attached is not None:

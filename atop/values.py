@@ -71,7 +71,7 @@ class FileInfo:
     __slots__ = ("digest", "media_type", "name", "size")
 
     def __init__(self, digest: bytes, size: int, name: str = "", media_type: str = "") -> None:
-        if type(digest) is not bytes or len(digest) != 32 or type(size) is not int or size < 0:
+        if type(digest) is not bytes or len(digest) != 32 or type(size) is not int or not 0 <= size < 1 << 63:
             raise ValueError("not a file: the digest must be 32 bytes and the size a number of bytes")
         if type(name) is not str or type(media_type) is not str:
             raise ValueError("not a file: name and media type must be text")
@@ -82,6 +82,10 @@ class FileInfo:
 
     def _fields(self) -> tuple[bytes, int, str, str]:
         return self.digest, self.size, self.name, self.media_type
+
+    def described(self) -> str:
+        """The file, for people: its name, size, and the beginning of its hash."""
+        return f"file {self.name!r} ({self.size:,} bytes, {self.digest.hex()[:12]})"
 
     def __repr__(self) -> str:
         return f"FileInfo({self.name!r}, {self.size} bytes, {self.digest.hex()[:12]})"

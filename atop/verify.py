@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from atop import contents
 from atop.engine import CHAIN_SIZE, COUNTERS, JOURNAL, Engine
 from atop.errors import AtopError, StoreClosed, StoreError, UnsafePickle, UnstorableValue
 from atop.indexes import BUILDING, Plan, entry_keys, make_plan, prefix_of
@@ -23,7 +24,7 @@ from atop.pickles import scan
 from atop.pool import pool_key
 from atop.records import State, decode, pack_u64, unpack_u64
 from atop.values import FileInfo, walk
-from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES
+from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, file_counter
 
 if TYPE_CHECKING:
     from atop.store import Store
@@ -42,6 +43,7 @@ class VerifyReport:
     index_entries: int = 0
     commits: int = 0
     files: int = 0
+    files_missing: int = 0  # whose contents are not on this device: with other devices, these are still to come
     problems: list[str] = field(default_factory=list)
     damaged: bool = False  # whether pages, records or the journal's chain are, and not just what they say of each other
 
@@ -87,7 +89,7 @@ class _Check:
         self._partial: list[bytes] = []  # prefixes of the indexes that are being built or removed
         self._members: Counter[int] = Counter()
         self._entries = self._references = 0
-        self._uses: Counter[bytes] = Counter()
+        self._uses: Counter[bytes] = Counter()  # by the key of the counter of uses
 
     def run(self, files: bool, progress: Callable[[int, int], None] | None) -> None:
         """Check items, then what else there is, then the files."""
@@ -219,11 +221,11 @@ class _Check:
         for value in values:  # type: ignore[attr-defined]  # a view of a dict's values
             for inner in walk(value):
                 if type(inner) is FileInfo:
-                    self._uses[inner.digest] += 1
+                    self._uses[file_counter(inner)] += 1
 
     def _counters(self) -> None:
         expected = {b"p" + pack_u64(pool_id): n for pool_id, n in self._members.items()}
-        expected |= {b"f" + digest: n for digest, n in self._uses.items()}
+        expected |= self._uses
         start = b""
         while pairs := self._engine.pairs(COUNTERS, start, END * 5, CHUNK):
             for key, value in pairs:
@@ -235,15 +237,19 @@ class _Check:
         for key in expected:
             self._report.problem(f"counters: the one of {key.hex()} is missing")
 
-    def _files(self, contents: bool) -> None:
-        area = self._store._file_area
-        for digest in self._uses:
+    def _files(self, whole: bool) -> None:
+        store, area = self._store, self._store._file_area
+        for key in self._uses:
+            digest, size = key[1:33], unpack_u64(key, 33)[0]
             self._report.files += 1
             try:
                 if not area.has(digest):
-                    self._report.problem(f"files: the contents of {digest.hex()[:12]} are missing")
-                elif contents and not area.is_whole(digest):
-                    self._report.problem(f"files: the contents of {digest.hex()[:12]} are damaged")
+                    self._report.files_missing += 1
+                    if store._tenure.replication is None:  # else they are on their way
+                        self._report.problem(f"files: the contents of {digest.hex()[:12]} are missing")
+                elif whole and not area.is_whole(digest):
+                    mending = contents.mend(store, digest, size)
+                    self._report.problem(f"files: the contents of {digest.hex()[:12]} are damaged: {mending}")
             except OSError as error:
                 self._report.problem(f"files: {digest.hex()[:12]} cannot be read: {error.strerror}")
 

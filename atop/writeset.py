@@ -38,6 +38,9 @@ CREATED, UPDATED, DELETED, NAMED = "+", "~", "-", "="
 RULE_BYTES = {"nullify": b"", "cascade": b"c", "restrict": b"r"}
 RULES = {value: name for name, value in RULE_BYTES.items()}
 
+# What the counter of uses of a file begins with, and how long its key is: digest and size follow.
+FILE_USES, FILE_USES_SIZE = b"f", 1 + 32 + 8
+
 # The longest label of a commit, in characters: it is shown in lists, and an undo's holds that of what it undoes.
 MAX_LABEL = 1_000
 # The most bytes that one commit may put into the journal, all old values together: as many as one message may have.
@@ -79,9 +82,12 @@ def pool_counter(pool_id: int) -> bytes:
     return b"p" + pack_u64(pool_id)
 
 
-def file_counter(digest: bytes) -> bytes:
-    """The key of the counter of uses of a file: attributes that hold it, and old values of them in the journal."""
-    return b"f" + digest
+def file_counter(info: FileInfo) -> bytes:
+    """The key of the counter of uses of a file: attributes that hold it, and old values of them in the journal.
+
+    The size stands in it for devices that lack the contents: they see what there is to fetch.
+    """
+    return FILE_USES + info.digest + pack_u64(info.size)
 
 
 class Builder:
@@ -94,7 +100,7 @@ class Builder:
         self._index: list[Operation] = []
         self._references: list[Operation] = []
         self._members: Counter[int] = Counter()  # pool id -> members more
-        self._files: Counter[bytes] = Counter()  # digest -> uses more
+        self._files: Counter[bytes] = Counter()  # key of the counter of uses -> uses more
         self._named_files: set[bytes] = set()
         self._changes: list[tuple[Any, ...]] = []
         self._targets: set[int] = set()  # items newly referred to, or named
@@ -152,7 +158,7 @@ class Builder:
             },
             counters={
                 **{pool_counter(p): n for p, n in self._members.items() if n},
-                **{file_counter(d): n for d, n in self._files.items() if n},
+                **{key: n for key, n in self._files.items() if n},
             },
             body=body,
             length=self._bytes + len(body) + INDEX_ENTRY_BYTES * len(self._index),
@@ -304,19 +310,19 @@ class Builder:
 
     def _use_files(self, before: dict[str, Any], after: dict[str, Any]) -> None:
         """Count the uses of files by the item: what was there before goes on in the journal."""
-        more = Counter(_digests(after))
-        self._named_files.update(more)
+        more = Counter(_uses(after))
+        self._named_files.update(key[1:33] for key in more)
         self._files.update(more)
-        self._files.subtract(_digests(before))
+        self._files.subtract(_uses(before))
 
     def _journal_values(self, values: dict[str, Any]) -> None:
         """Note old values that the journal will hold: it counts as a user of the files in them."""
         for value in values.values():
             if type(value) not in SELF_PICKLING:
                 self._plain_body = self._plain_body and pickles_itself(value)
-                self._files.update(_digests({"": value}))
+                self._files.update(_uses({"": value}))
             elif type(value) is FileInfo:
-                self._files[value.digest] += 1
+                self._files[file_counter(value)] += 1
 
 
 # Types of which no value is a reference, a file, or in need of help to be pickled.
@@ -330,9 +336,9 @@ _NOTHING = State(0, "", 0, {}, ())
 _key: Callable[[Operation], bytes] = operator.itemgetter(0)
 
 
-def _digests(attributes: dict[str, Any]) -> list[bytes]:
+def _uses(attributes: dict[str, Any]) -> list[bytes]:
     return [
-        inner.digest
+        file_counter(inner)
         for value in attributes.values()
         if type(value) not in ATOMS
         for inner in walk(value)
@@ -359,6 +365,8 @@ __all__ = [
     "CATALOG",
     "CREATED",
     "DELETED",
+    "FILE_USES",
+    "FILE_USES_SIZE",
     "INDEX",
     "ITEMS",
     "NAMED",

@@ -195,7 +195,7 @@ class Draft:
             },
             counters={
                 **{pool_counter(pool_id): more for pool_id, more in work.members.items() if more},
-                **{file_counter(digest): more for digest, more in work.files.items() if more},
+                **{key: more for key, more in work.files.items() if more},
             },
             body=body,
             length=work.bytes + len(body) + INDEX_ENTRY_BYTES * len(work.index),
@@ -225,7 +225,7 @@ class _Differences:
         self.index: list[Operation] = []
         self.references: list[Operation] = []
         self.members: Counter[int] = Counter()
-        self.files: Counter[bytes] = Counter()
+        self.files: Counter[bytes] = Counter()  # by the key of the counter of uses
         self.changes: list[tuple[Any, ...]] = []
         self.bytes = 0
 
@@ -300,7 +300,7 @@ class _Differences:
 
     def _use(self, attributes: dict[str, Any]) -> None:
         """Count the files that these attributes hold. Old values go on being used: by the journal."""
-        self.files.update(_digests(attributes))
+        self.files.update(_uses(attributes))
 
 
 _NOTHING = State(0, "", 0, {}, ())
@@ -310,6 +310,6 @@ def _key(operation: Operation) -> bytes:
     return operation[0]
 
 
-def _digests(attributes: dict[str, Any]) -> list[bytes]:
+def _uses(attributes: dict[str, Any]) -> list[bytes]:
     values = (value for value in attributes.values() if type(value) not in ATOMS)
-    return [inner.digest for value in values for inner in walk(value) if type(inner) is FileInfo]
+    return [file_counter(inner) for value in values for inner in walk(value) if type(inner) is FileInfo]

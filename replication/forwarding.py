@@ -30,6 +30,7 @@ from atop.writeset import (
     CATALOG,
     CREATED,
     DELETED,
+    FILE_USES_SIZE,
     INDEX,
     INDEX_ENTRY_BYTES,
     ITEMS,
@@ -41,7 +42,6 @@ from atop.writeset import (
     WriteSet,
 )
 
-from .identity import DIGEST_BYTES
 from .messages import MAX_TEXT, Commit, MessageRefused, Refused, explain
 
 
@@ -66,7 +66,7 @@ ERRORS: Final[dict[str, type[AtopError]]] = {
 
 _CODES: Final = {kind: code for code, kind in ERRORS.items()}
 _KINDS: Final = (CREATED, UPDATED, DELETED, NAMED)
-_COUNTER_KEYS: Final = {ord("p"): 1 + ID_SIZE, ord("f"): 1 + DIGEST_BYTES}  # of pools and of files
+_COUNTER_KEYS: Final = {ord("p"): 1 + ID_SIZE, ord("f"): FILE_USES_SIZE}  # of pools and of files
 
 
 def to_commit(write_set: WriteSet) -> Commit:

@@ -4,10 +4,10 @@
     plaintext   lane (1 byte), then bytes of that lane's stream
     stream      for each message its length (u32, big-endian) and its body (see `messages`)
 
-There are two lanes, so that an answer need not wait behind a hundred megabytes of log. Messages of a lane arrive in
-the order in which they were sent; between the lanes there is no order. A frame may hold many messages, and a message
-may go over many frames; a length is never cut in two. Each side changes the key of its direction after every
-`REKEY_FRAMES` frames, and the other side follows by counting.
+There are three lanes, so that an answer need not wait behind a hundred megabytes of log, nor the log behind contents
+of files. Messages of a lane arrive in the order in which they were sent; between the lanes there is no order. A frame
+may hold many messages, and a message may go over many frames; a length is never cut in two. Each side changes the key
+of its direction after every `REKEY_FRAMES` frames, and the other side follows by counting.
 
 What it promises: a frame that was altered, cut, repeated, left out or reordered is refused, and nothing after it is
 read. No more than a lane's limit is ever held of a message that is not complete, and no memory is set aside because
@@ -21,7 +21,7 @@ from collections import deque
 from enum import IntEnum
 from typing import Final
 
-from .messages import MAX_BODY_BYTES, MAX_SMALL_BODY_BYTES, MessageRefused
+from .messages import FILE_CHUNK_BYTES, MAX_BODY_BYTES, MAX_SMALL_BODY_BYTES, MessageRefused
 from .noise import MAX_PLAINTEXT_BYTES, TAG_BYTES, CipherState, Readable
 
 LENGTH_BYTES: Final = 2
@@ -39,18 +39,26 @@ MAX_FIRST_BODY_BYTES: Final = 1 << 10
 ROUTE_BYTES: Final = 80
 """Room for what goes before a message's fields, above the limits of `messages`."""
 
+PASSED_OVER: Final = 16
+"""So many times frames are taken of the other lanes alone; then one frame of a file goes too, so that it gets there."""
+
 _length = struct.Struct(">H")
 _message_length = struct.Struct(">I")
 
 
 class Lane(IntEnum):
-    """URGENT goes first and takes small messages only."""
+    """URGENT goes first and takes small messages only. FILES goes when nothing else waits, or has waited for long."""
 
     URGENT = 0
     BULK = 1
+    FILES = 2
 
 
-LIMITS: Final = {Lane.URGENT: MAX_SMALL_BODY_BYTES + ROUTE_BYTES, Lane.BULK: MAX_BODY_BYTES + ROUTE_BYTES}
+LIMITS: Final = {
+    Lane.URGENT: MAX_SMALL_BODY_BYTES + ROUTE_BYTES,
+    Lane.BULK: MAX_BODY_BYTES + ROUTE_BYTES,
+    Lane.FILES: FILE_CHUNK_BYTES + ROUTE_BYTES,
+}
 """Bytes of the longest message in each lane."""
 
 
@@ -63,12 +71,13 @@ class Outbox:
     """Messages that wait to be sent, and the plaintexts of frames made of them. Not for two threads at once."""
 
     def __init__(self) -> None:
-        self._lanes: tuple[deque[bytes], deque[bytes]] = (deque(), deque())
-        self._begun = [0, 0]  # bytes of each lane's first message that are in frames already
-        self.waiting = [0, 0]  # bytes of each lane that are in no frame yet, without their lengths
+        self._lanes: tuple[deque[bytes], deque[bytes], deque[bytes]] = (deque(), deque(), deque())
+        self._begun = [0, 0, 0]  # bytes of each lane's first message that are in frames already
+        self.waiting = [0, 0, 0]  # bytes of each lane that are in no frame yet, without their lengths
+        self._passed_over = 0  # how often the files' lane had something, and nothing of it was taken
 
     def __bool__(self) -> bool:
-        return bool(self._lanes[0] or self._lanes[1])
+        return any(self._lanes)
 
     def append(self, lane: Lane, body: bytes) -> None:
         """Put a message at the end of a lane."""
@@ -78,20 +87,32 @@ class Outbox:
     def forget(self) -> None:
         """Forget what is not on its way yet; an urgent message of which a part has gone still goes.
 
-        Nothing may be appended to the bulk lane afterwards, of which a message may have been cut.
+        Nothing may be appended to the other lanes afterwards, of which a message may have been cut.
         """
-        urgent, bulk = self._lanes
+        urgent, bulk, files = self._lanes
         bulk.clear()
+        files.clear()
         while len(urgent) > (self._begun[Lane.URGENT] > 0):
             urgent.pop()
 
     def take(self, frames: int) -> list[bytes]:
         """The plaintexts of the next frames, at most so many (2 or more): urgent ones first, but not all of them."""
         plaintexts: list[bytes] = []
-        for lane in Lane:
+        files = self._lanes[Lane.FILES]
+        overdue = bool(files) and self._passed_over >= PASSED_OVER
+        frames -= overdue
+        for lane in (Lane.URGENT, Lane.BULK):
             most = frames - 1 if lane is Lane.URGENT and self._lanes[Lane.BULK] else frames
             while self._lanes[lane] and len(plaintexts) < most:
                 plaintexts.append(self._take_frame(lane))
+        if files and plaintexts and not overdue:
+            self._passed_over += 1
+            return plaintexts
+        most = 1 if plaintexts else frames + overdue
+        self._passed_over = 0
+        while files and most:
+            plaintexts.append(self._take_frame(Lane.FILES))
+            most -= 1
         return plaintexts
 
     def _take_frame(self, lane: Lane) -> bytes:
@@ -175,7 +196,7 @@ class Opener:
 
     def _take(self, plaintext: bytes, bodies: list[Readable]) -> None:
         lane = plaintext[0]
-        limit = self.limits.get(Lane(lane)) if lane <= Lane.BULK else None
+        limit = self.limits.get(Lane(lane)) if lane <= Lane.FILES else None
         if limit is None:
             raise MessageRefused(f"a frame for lane {lane}, which there is not")
         view, position = memoryview(plaintext), 1

@@ -35,6 +35,7 @@ from .frames import LIMITS, Lane, Outbox, lane_for
 from .handshake import Introduced, LinkBroken, LinkClosed, LinkError, LinkLost, LinkSilent, LinkStalled
 from .identity import DeviceId
 from .messages import (
+    FileChunk,
     Gap,
     Goodbye,
     Hello,
@@ -84,6 +85,7 @@ class Room:
     log_bytes: int = 16 << 20  # more than Berkeley DB sends for one request (10 MB by default)
     request_bytes: int = 8 << 20
     large_bytes: int = 32 << 20  # of requests too long for the urgent lane; one more than fits is always taken
+    file_bytes: int = 512 << 10  # of files: whoever reads them from the disk waits for the network
 
 
 class Position(NamedTuple):
@@ -151,7 +153,9 @@ class Link:
         self._timing = timing or Timing()
         self._room = room or Room()
         self._pid = os.getpid()
-        self._wake = threading.Condition(threading.Lock())  # guards the five below; never held while waiting
+        lock = threading.Lock()  # guards the five below; never held while waiting
+        self._wake = threading.Condition(lock)
+        self._file_room = threading.Condition(lock)
         self._outbox = Outbox()
         self._writer_sleeps = False
         self._unreported = 0  # log messages dropped that no GAP has told of; while it is not 0, all are dropped
@@ -233,6 +237,22 @@ class Link:
             self._append(Lane.BULK, body)
             return True
 
+    def send_file(self, chunk: FileChunk, timeout: float) -> bool:
+        """Queue bytes of a file, once there is room for them; False if there was none for so many seconds.
+
+        Raises LinkError (the `failure`) if the link has ended.
+        """
+        body = encode(chunk)
+        deadline = time.monotonic() + timeout
+        self._check_open()
+        with self._wake:
+            while self._failure is None and self._outbox.waiting[Lane.FILES] >= self._room.file_bytes:
+                if not self._file_room.wait(deadline - time.monotonic()):
+                    return False
+            self._check_open()
+            self._append(Lane.FILES, body)
+        return True
+
     def close(self, reason: Reason = Reason.LEAVING, *, wait: bool = True) -> None:
         """Tell the other side why, and end the link; what was queued still goes if this device is leaving.
 
@@ -297,6 +317,7 @@ class Link:
                 if error.reason is not Reason.LEAVING:
                     self._outbox.forget()
             self._wake.notify()
+            self._file_room.notify_all()
 
     def _shut_down(self, how: int = socket.SHUT_RDWR) -> None:
         """End both threads' calls in the kernel. The descriptor stays, so that no other one gets its number."""
@@ -335,6 +356,8 @@ class Link:
                     self._outbox.append(Lane.BULK, encode(Gap(self._unreported)))
                     self._unreported = 0
                 plaintexts = self._outbox.take(FRAMES_AT_ONCE)
+                if self._outbox.waiting[Lane.FILES] <= self._room.file_bytes // 2:
+                    self._file_room.notify_all()
             if plaintexts:
                 self._send_all(self._sealer.seal(plaintexts))
 
@@ -420,7 +443,7 @@ class Link:
             messages: list[Incoming] = []
             for body in bodies:
                 incoming = judge(body)
-                if type(incoming.message) is not Log:
+                if type(incoming.message) is not Log and type(incoming.message) is not FileChunk:
                     try:
                         self._notice(incoming)
                     except LinkClosed:

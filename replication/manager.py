@@ -18,18 +18,21 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from atop.engine import COMMITS, JOURNAL, TABLES, Engine, Head
 from atop.errors import AtopError, NoMaster, StoreClosed
 from atop.records import loads, pack_u64, unpack_u64
+from atop.values import FileInfo
 from atop.writeset import WriteSet
 
 from . import roles, shipping
+from .fileserving import LinkForFiles
+from .filesync import FilesStatus, FileSync
 from .forwarding import NotMaster, to_commit, to_error, to_refused, to_write_set
 from .handshake import LinkError
 from .identity import DeviceId
@@ -41,6 +44,7 @@ from .messages import (
     CommonAnswered,
     CommonAsked,
     Elect,
+    FileMessage,
     Gap,
     HistoryAnswered,
     HistoryAsked,
@@ -92,6 +96,10 @@ WORKERS: Final = 4
 CHAIN_BYTES: Final = 32
 
 
+class DirectLink(LinkToDevice, LinkForFiles, Protocol):
+    """What is needed of a link that leads to its device and through no other one: see `link.Link`."""
+
+
 @dataclass(frozen=True)
 class PeerStatus:
     """Another device that is reachable, as it was heard of last."""
@@ -115,6 +123,7 @@ class ManagerStatus:
     problem: str | None  # what went wrong last, for people
     peers: tuple[PeerStatus, ...]
     reconcile: ReconcileStatus  # how far what was committed while devices were apart is brought together
+    files: FilesStatus  # contents that are not here
 
 
 class ReplicationManager:
@@ -145,6 +154,7 @@ class ReplicationManager:
             self, self._noticed, master=members <= 1 and not joining, await_copy=self._await_copy
         )
         self.reconciler = Reconciler(self._send_to, self._report)
+        self.files: Final = FileSync(lambda: self._roles.members)
         self._engine: Engine | None = None
         self._data: Path | None = None
         self._changed = threading.Condition()  # guards what follows; notified when anything of it changes
@@ -203,7 +213,15 @@ class ReplicationManager:
         reconcile = self.reconciler.status
         problem = reconcile.problem or self._problem
         return ManagerStatus(
-            decided.role, master, self._generation, head, decided.parted, problem, tuple(peers), reconcile
+            decided.role,
+            master,
+            self._generation,
+            head,
+            decided.parted,
+            problem,
+            tuple(peers),
+            reconcile,
+            self.files.status(),
         )
 
     def take_over(self, timeout: float = WRITE_SECONDS) -> None:
@@ -263,6 +281,7 @@ class ReplicationManager:
     def serve(self, store: Store) -> None:
         """The store is open: commits that were salvaged can be made in it."""
         self.reconciler.serve(store)
+        self.files.open(store)
 
     def forward(self, write_set: WriteSet) -> int | None:
         """Have the master commit a WriteSet; returns its number when it is applied here, None if it is for us to do."""
@@ -297,6 +316,30 @@ class ReplicationManager:
 
         self._wait(there, time.monotonic() + self.write_seconds)
 
+    def close_files(self) -> None:
+        """Exchange no more contents of files."""
+        self.files.close()
+
+    def items_changed(self, item_ids: list[int] | None) -> None:
+        """Commits made elsewhere have changed these items, or anything."""
+        self.files.items_changed(item_ids)
+
+    def fetch_file(self, info: FileInfo, timeout: float) -> None:
+        """Return when the contents of a file are here."""
+        self.files.fetch(info, timeout)
+
+    def mend_file(self, digest: bytes, size: int) -> bool:
+        """Have damaged contents fetched again, if there is another device."""
+        return self.files.mend(digest, size)
+
+    def await_files(self, digests: Iterable[bytes]) -> None:
+        """Return when another device has these contents, or none is there to have them."""
+        self.files.await_elsewhere(digests, self.write_seconds)
+
+    def named_elsewhere(self, digests: list[bytes]) -> set[bytes]:
+        """Those of these contents that another device names, or may name."""
+        return self.files.named_elsewhere(digests)
+
     def stop(self) -> None:
         """Leave the environment."""
         self._shipping.stop()
@@ -311,12 +354,14 @@ class ReplicationManager:
 
     # -- as the links see it (see link.Handler)
 
-    def on_link(self, link: LinkToDevice) -> None:
+    def on_link(self, link: DirectLink) -> None:
         """There is a link."""
         self._relay.on_link(link)
+        self.files.on_link(link)
 
-    def on_closed(self, link: LinkToDevice) -> None:
+    def on_closed(self, link: DirectLink) -> None:
         """A link has ended."""
+        self.files.on_closed(link)
         self._relay.on_closed(link)
 
     def position(self) -> Position:
@@ -326,10 +371,14 @@ class ReplicationManager:
             return Position()
         return Position(engine.last_time, self._generation, engine.head.number, Lsn(0, 0))
 
-    def on_messages(self, link: LinkToDevice, messages: list[Incoming]) -> None:
+    def on_messages(self, link: DirectLink, messages: list[Incoming]) -> None:
         """These have arrived."""
         for incoming in messages:
-            message, sender = incoming.message, link
+            message: Message = incoming.message
+            if isinstance(message, FileMessage):
+                self.files.receive(link, message)
+                continue
+            sender: LinkToDevice = link
             if incoming.route is not None:
                 relayed = self._relay.take(link, incoming)
                 if relayed is None:

@@ -2,10 +2,11 @@
 
 Pure: bytes in, values out. A message on the wire ("body") is
 
-    byte 0          kind: 0 a log message, 1 any other; 128 is added where a route follows
+    byte 0          kind: 0 a log message, 1 any other, 2 bytes of a file; 128 is added where a route follows
     64 bytes        only with a route: id of the origin's device, id of the destination's
     the rest        kind 0: flags (u32), length of the control bytes (u32), control bytes, record bytes
                     kind 1: a msgpack array: the number of the message type, then its fields in order
+                    kind 2: hash of the contents (32 bytes), offset (u64), bytes of them
 
 Devices are named by the 32 bytes of their id (`DeviceId.digest`). A message without a route is from the device at
 the other end of the link, which the handshake has proven, and meant for this one. With a route it passes through a
@@ -34,7 +35,7 @@ from atop.errors import AtopError
 
 from .identity import DIGEST_BYTES
 from .invitation import MAX_NAME_BYTES, InvalidDeviceName, check_name
-from .noise import KEY_BYTES, Readable
+from .noise import KEY_BYTES, MAX_PLAINTEXT_BYTES, Readable
 
 PROTOCOL_VERSION: Final = 1
 """The newest version of what is said on a link that this program speaks."""
@@ -63,9 +64,19 @@ MAX_LABEL: Final = 1 << 20  # characters of a transaction's label
 MAX_ROWS: Final = 1_000_000  # of one kind in a commit: as many as the engine applies at once
 MAX_COUNT_CHANGE: Final = 2**40  # by which one commit can move a counter
 
-_LOG, _STRUCTURED, _ROUTED = 0, 1, 0x80
+FILE_CHUNK_BYTES: Final = MAX_PLAINTEXT_BYTES - 1 - 4 - 1 - DIGEST_BYTES - 8
+"""The most bytes of a file in one message, which then fills a frame, with its lane, length, kind, hash and offset."""
+
+MAX_ASKED_BYTES: Final = 16 << 20
+"""Bytes of files that a device may have asked for and not got."""
+
+MAX_HASHES: Final = 1_000
+"""Contents that one message is about."""
+
+_LOG, _STRUCTURED, _FILE, _ROUTED = 0, 1, 2, 0x80
 _route = struct.Struct(f"{DIGEST_BYTES}s{DIGEST_BYTES}s")
 _log_header = struct.Struct(">II")
+_file_header = struct.Struct(f">{DIGEST_BYTES}sQ")
 
 Tag = Annotated[int, Meta(ge=0, le=MAX_TAG)]
 U16 = Annotated[int, Meta(ge=0, le=2**16 - 1)]
@@ -168,6 +179,17 @@ class Log(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"<Log of {len(self.control)} + {len(self.record)} bytes>"
+
+
+class FileChunk(msgspec.Struct, frozen=True):
+    """Bytes of the contents with this hash, from this offset on; they were asked for."""
+
+    digest: bytes
+    offset: int
+    data: Readable
+
+    def __repr__(self) -> str:
+        return f"<FileChunk of {len(self.data)} bytes>"
 
 
 class Hello(_Message, frozen=True, tag=1, forbid_unknown_fields=False):
@@ -311,6 +333,42 @@ class Elect(_Message, frozen=True, tag=13):
     winner: Hash
 
 
+class FileAsked(_Message, frozen=True, tag=30):
+    """Send these bytes of the contents with this hash and size. With length 0: say whether they are there."""
+
+    digest: Hash
+    size: U63
+    offset: U63
+    length: Annotated[int, Meta(ge=0, le=MAX_ASKED_BYTES)]
+
+
+class FileAbsent(_Message, frozen=True, tag=31):
+    """The sender does not have these contents, or cannot read them. `coming`: it is fetching them itself."""
+
+    digest: Hash
+    coming: bool
+
+
+class FileHere(_Message, frozen=True, tag=32):
+    """The sender has these contents on its disk: it has just fetched them, or was asked."""
+
+    digests: Annotated[list[Hash], Meta(max_length=MAX_HASHES)]
+
+
+class NamedAsked(_Message, frozen=True, tag=33):
+    """Which of these contents does the receiver's store name, or keep for another reason?"""
+
+    token: U63
+    digests: Annotated[list[Hash], Meta(max_length=MAX_HASHES)]
+
+
+class NamedAnswered(_Message, frozen=True, tag=34):
+    """These."""
+
+    token: U63
+    digests: Annotated[list[Hash], Meta(max_length=MAX_HASHES)]
+
+
 class HistoryAsked(_Message, frozen=True, tag=14):
     """To a master, before it is followed: does its journal have this commit number with this chain value?"""
 
@@ -363,11 +421,21 @@ Structured = (
     | HistoryAnswered
     | CommonAsked
     | CommonAnswered
+    | FileAsked
+    | FileAbsent
+    | FileHere
+    | NamedAsked
+    | NamedAnswered
 )
-Message = Log | Structured
+Message = Log | FileChunk | Structured
+FileMessage = FileChunk | FileAsked | FileAbsent | FileHere | NamedAsked | NamedAnswered
 
-_OF_THE_LINK: Final = (Hello, Ready, Goodbye, Ping, Pong, Gap, Members)  # about the link itself: never passed on
+_OF_FILES: Final = (FileAsked, FileAbsent, FileHere, NamedAsked, NamedAnswered)
+# about the link itself, or what one of its ends has: never passed on
+_OF_THE_LINK: Final = (Hello, Ready, Goodbye, Ping, Pong, Gap, Members, *_OF_FILES)
 _FIRST: Final = (Hello, Goodbye)
+
+_KINDS: Final = {Log: _LOG, FileChunk: _FILE}
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Structured] = msgspec.msgpack.Decoder(Structured)
@@ -382,11 +450,14 @@ class Incoming(NamedTuple):
 
 def encode(message: Message, route: Route | None = None) -> bytes:
     """The body of `message`. Raises MessageTooLong."""
-    kind = _LOG if type(message) is Log else _STRUCTURED
+    kind = _KINDS.get(type(message), _STRUCTURED)
     head = bytes((kind,)) if route is None else bytes((kind | _ROUTED,)) + _route.pack(*route)
     if type(message) is Log:
         body = b"".join((head, _log_header.pack(message.flags, len(message.control)), message.control, message.record))
         limit = MAX_LOG_BYTES
+    elif type(message) is FileChunk:
+        body = b"".join((head, _file_header.pack(message.digest, message.offset), message.data))
+        limit = 1 + _file_header.size + FILE_CHUNK_BYTES
     else:
         body = head + _encoder.encode(message)
         limit = MAX_BODY_BYTES if type(message) is Commit else MAX_SMALL_BODY_BYTES
@@ -416,6 +487,12 @@ def judge(body: Readable, *, greeted: bool = True) -> Incoming:
         if not greeted:
             raise MessageRefused("a log message came before HELLO")
         return Incoming(_log_of(view), route)
+    if kind == _FILE:
+        if not greeted:
+            raise MessageRefused("bytes of a file came before HELLO")
+        if route is not None:
+            raise MessageRefused("bytes of a file were passed on by a third device")
+        return Incoming(_chunk_of(view), None)
     if kind != _STRUCTURED:
         raise MessageRefused(f"a message of the unknown kind {kind}")
     return Incoming(_structured_of(view, greeted, routed=route is not None), route)
@@ -429,6 +506,13 @@ def _log_of(view: memoryview) -> Log:
     if end > len(view):
         raise MessageRefused("a log message is shorter than it says")
     return Log(flags, bytes(view[_log_header.size : end]), bytes(view[end:]))
+
+
+def _chunk_of(view: memoryview) -> FileChunk:
+    if not _file_header.size < len(view) <= _file_header.size + FILE_CHUNK_BYTES:
+        raise MessageRefused(f"a message of {len(view):,} bytes with bytes of a file")
+    digest, offset = _file_header.unpack_from(view)
+    return FileChunk(digest, offset, view[_file_header.size :])
 
 
 def _structured_of(view: memoryview, greeted: bool, *, routed: bool) -> Structured:

@@ -14,7 +14,7 @@ from atop.engine import TABLES
 from replication.handshake import LinkLost
 from replication.identity import DeviceId
 from replication.manager import ReplicationManager
-from replication.messages import Log, Message, Ping, Route, encode, judge
+from replication.messages import FileChunk, Log, Message, Ping, Reason, Route, encode, judge
 
 CACHE = 4 << 20
 PATIENCE = 20.0  # seconds after which a test that waits has failed
@@ -48,6 +48,13 @@ class Wire:
         if self.open and not self.loses_logs:
             self._queue.put(encode(log, route))
         return self.open
+
+    def send_file(self, chunk: FileChunk, timeout: float) -> bool:
+        self.send(chunk)
+        return True
+
+    def close(self, reason: Reason = Reason.LEAVING, *, wait: bool = True) -> None:
+        self.open = False
 
     def end(self) -> None:
         self.open = False

@@ -33,7 +33,7 @@ from linking import (
     wait_until,
 )
 
-from replication.frames import LIMITS, MAX_FIRST_BODY_BYTES, Lane, Opener, Outbox, Sealer
+from replication.frames import LIMITS, MAX_FIRST_BODY_BYTES, PASSED_OVER, Lane, Opener, Outbox, Sealer
 from replication.handshake import (
     Credentials,
     Introduced,
@@ -49,7 +49,10 @@ from replication.handshake import (
 )
 from replication.link import Link, Position, Room, Timing
 from replication.messages import (
+    FILE_CHUNK_BYTES,
     Ack,
+    FileAsked,
+    FileChunk,
     Gap,
     Goodbye,
     Hello,
@@ -66,7 +69,7 @@ from replication.messages import (
     encode,
     judge,
 )
-from replication.noise import HandshakeState, NoiseError, Readable
+from replication.noise import MAX_PLAINTEXT_BYTES, HandshakeState, NoiseError, Readable
 
 SECRET = b"the address of Ada"
 
@@ -119,7 +122,7 @@ def opened(opener: Opener, data: bytes) -> list[bytes]:
 def test_messages_come_out_whole_and_in_the_order_of_their_lane(
     sent: list[tuple[Lane, int]], frames: int, piece: int, rekey_frames: int
 ) -> None:
-    sealer, opener = ciphers(rekey_frames, {Lane.URGENT: 200_000, Lane.BULK: 200_000})
+    sealer, opener = ciphers(rekey_frames, dict.fromkeys(Lane, 200_000))
     outbox = Outbox()
     for number, (lane, size) in enumerate(sent):
         outbox.append(lane, bytes((number, lane)) + bytes(size - 1))
@@ -128,7 +131,7 @@ def test_messages_come_out_whole_and_in_the_order_of_their_lane(
         plaintexts = outbox.take(frames)
         assert 0 < len(plaintexts) <= frames
         stream += sealer.seal(plaintexts)
-    assert outbox.waiting == [0, 0]
+    assert outbox.waiting == [0, 0, 0]
     got: list[bytes] = []
     pending = b""
     for start in range(0, len(stream), piece):
@@ -150,6 +153,34 @@ def test_what_is_urgent_goes_before_what_waits_and_does_not_keep_it_out() -> Non
     for _ in range(200):
         outbox.append(Lane.URGENT, bytes(60_000))
     assert [plaintext[0] for plaintext in outbox.take(4)] == [Lane.URGENT] * 3 + [Lane.BULK]
+
+
+def test_files_wait_for_the_other_lanes_and_are_not_left_behind_for_ever() -> None:
+    outbox = Outbox()
+    for _ in range(40):
+        outbox.append(Lane.BULK, bytes(200_000))
+        outbox.append(Lane.FILES, bytes(FILE_CHUNK_BYTES + 41))
+    taken = [[plaintext[0] for plaintext in outbox.take(4)] for _ in range(PASSED_OVER + 1)]
+    assert taken == [[Lane.BULK] * 4] * PASSED_OVER + [[Lane.BULK] * 3 + [Lane.FILES]]
+
+
+def test_bytes_of_a_file_fill_one_frame() -> None:
+    outbox = Outbox()
+    for _ in range(3):
+        outbox.append(Lane.FILES, encode(FileChunk(bytes(32), 0, bytes(FILE_CHUNK_BYTES))))
+    assert [len(plaintext) for plaintext in outbox.take(4)] == [MAX_PLAINTEXT_BYTES] * 3
+
+
+def test_who_sends_a_file_waits_for_room_and_hears_when_there_is_nobody_to_take_it() -> None:
+    with linked(BRISK, Room(file_bytes=1)) as (near, _, far, heard):
+        chunk = FileChunk(bytes(32), 0, bytes(FILE_CHUNK_BYTES))
+        for _ in range(20):
+            assert near.send_file(chunk, PATIENCE)
+        heard.wait_until(lambda: heard.messages == [chunk] * 20)
+        far.close()
+        assert near.wait_ended(PATIENCE)
+        with pytest.raises(LinkError):
+            near.send_file(chunk, PATIENCE)
 
 
 def test_a_stream_cut_at_any_byte_gives_the_messages_before_the_cut_and_no_byte_more() -> None:
@@ -208,10 +239,20 @@ def test_a_frame_of_our_own_sent_back_is_refused() -> None:
         bytes((Lane.URGENT,)) + struct.pack(">I", LIMITS[Lane.URGENT] + 1) + b"x",
         bytes((Lane.URGENT,)) + bytes(4),
         bytes((Lane.URGENT,)) + b"\0\0\0",
-        b"\x02" + struct.pack(">I", 1) + b"x",
+        bytes((Lane.FILES,)) + struct.pack(">I", LIMITS[Lane.FILES] + 1) + b"x",
+        b"\x03" + struct.pack(">I", 1) + b"x",
         b"\xff" + struct.pack(">I", 1) + b"x",
     ],
-    ids=["4 GB", "too long", "too long to be urgent", "empty", "cut in its length", "lane 2", "lane 255"],
+    ids=[
+        "4 GB",
+        "too long",
+        "too long to be urgent",
+        "empty",
+        "cut in its length",
+        "too long a file",
+        "lane 3",
+        "lane 255",
+    ],
 )
 def test_an_unsound_frame_of_a_true_member_is_refused(plaintext: bytes) -> None:
     sealer, opener = ciphers()
@@ -867,9 +908,11 @@ TRANSCRIPT = """\
 <- HELLO: 88 bytes ee87217c94e73937
 -> READY: 27 bytes 0b157b6aa55dc0c1
 -> PING, LOG and GAP: 100099 bytes 347fba55a2d71f47
+-> FILE_CHUNK: 81 bytes 86150560a23456d0
 <- PONG: 28 bytes 077047ac077868b8
-<- ACK: 31 bytes 900f325dac7eb94e
--> GOODBYE: 27 bytes 6d4e3012e80df1fa
+<- FILE_ASKED: 67 bytes 46fa9883d01cd421
+<- ACK: 31 bytes 6419cae2b6bd525c
+-> GOODBYE: 27 bytes ec56a5a75e2023ef
 """
 
 
@@ -894,9 +937,12 @@ def transcript() -> str:
     outbox = Outbox()
     outbox.append(Lane.BULK, encode(Log(4, b"control", bytes(100_000))))
     outbox.append(Lane.URGENT, encode(Ping(1, 2, 3, 4, Lsn(5, 6))))
+    outbox.append(Lane.FILES, encode(FileChunk(bytes(32), 65_473, b"the end of a file")))
     outbox.append(Lane.BULK, encode(Gap(7)))
     line("->", "PING, LOG and GAP", one_sealer.seal(outbox.take(4)))
+    line("->", "FILE_CHUNK", one_sealer.seal(outbox.take(4)))
     line("<-", "PONG", other_sealer.seal_alone(encode(Pong(1, 8))))
+    line("<-", "FILE_ASKED", other_sealer.seal_alone(encode(FileAsked(bytes(32), 65_490, 65_473, 17))))
     line("<-", "ACK", other_sealer.seal_alone(encode(Ack(3, 4, Lsn(5, 6)))))
     line("->", "GOODBYE", one_sealer.seal_alone(encode(Goodbye(Reason.LEAVING))))
     return "\n".join(lines) + "\n"

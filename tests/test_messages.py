@@ -29,6 +29,11 @@ from replication.messages import (
     CommonAnswered,
     CommonAsked,
     Elect,
+    FileAbsent,
+    FileAsked,
+    FileChunk,
+    FileHere,
+    FileMessage,
     Gap,
     Goodbye,
     Hello,
@@ -41,6 +46,8 @@ from replication.messages import (
     Message,
     MessageRefused,
     MessageTooLong,
+    NamedAnswered,
+    NamedAsked,
     Ping,
     Pong,
     Ready,
@@ -71,7 +78,7 @@ COMMIT = Commit(
     index=[(bytes(18), b""), (b"\1" * 30, None)],
     references=[(bytes(17), b"c"), (b"\1" * 20, None)],
     catalog=[(b"people", bytes(8)), (b"pets", None)],
-    counters={b"p" + bytes(8): 1, b"f" + bytes(32): -1},
+    counters={b"p" + bytes(8): 1, b"f" + bytes(40): -1},
     body=BODY,
     files=[bytes(32)],
     sizes=[(4, 0)],
@@ -94,7 +101,13 @@ EXAMPLES: list[Message] = [
     HistoryAnswered(41, True),
     CommonAsked([(41, bytes(range(32)), 7), (40, bytes(32), 6)]),
     CommonAnswered(41, 40, 39),
+    FileAsked(bytes(32), 1_000, 0, 1_000),
+    FileAbsent(bytes(32), True),
+    FileHere([bytes(32)]),
+    NamedAsked(9, [bytes(32)]),
+    NamedAnswered(9, []),
     Log(4, b"control", b"record"),
+    FileChunk(bytes(32), 5, b"contents"),
 ]
 each_example = pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
 FIRST = (Hello, Goodbye)
@@ -118,7 +131,7 @@ def test_what_is_encoded_is_judged_to_be_the_same(message: Message) -> None:
 
 
 def test_every_type_has_an_example_here() -> None:
-    assert {type(message) for message in EXAMPLES} == set(messages.Structured.__args__) | {Log}
+    assert {type(message) for message in EXAMPLES} == set(messages.Structured.__args__) | {Log, FileChunk}
 
 
 @given(st.integers(0, 2**32 - 1), st.binary(), st.binary())
@@ -130,7 +143,7 @@ def test_log_messages_come_out_byte_by_byte(flags: int, control: bytes, record: 
 def test_a_route_goes_along_unless_the_message_is_about_the_link_itself(message: Message) -> None:
     route = Route(LAPTOP, DESKTOP)
     body = encode(message, route)
-    if isinstance(message, Hello | Ready | Goodbye | Ping | Pong | Gap | Members):
+    if isinstance(message, Hello | Ready | Goodbye | Ping | Pong | Gap | Members | FileMessage):
         with pytest.raises(MessageRefused):
             judge(body, greeted=type(message) is not Hello)
     else:
@@ -141,6 +154,8 @@ def test_the_bytes_of_version_1_do_not_change() -> None:
     assert encode(Ping(1, 2, 3, 4, Lsn(5, 6))).hex() == "01960401020304920506"
     assert encode(Goodbye(Reason.REMOVED)).hex() == "01920303"
     assert encode(Log(4, b"ctl", b"rec")).hex() == "00000000040000000363746c726563"
+    assert encode(FileChunk(bytes(32), 5, b"xyz")).hex() == "02" + "00" * 32 + "0000000000000005" + "78797a"
+    assert encode(FileAsked(bytes(32), 9, 0, 9)).hex() == "01951ec420" + "00" * 32 + "090009"
     assert encode(Gap(7), Route(bytes(32), b"\1" * 32)).hex() == "81" + "00" * 32 + "01" * 32 + "920607"
     assert encode(HELLO).hex() == "0196010101a66c6170746f70c420" + LAPTOP.hex() + "c410" + "00" * 16
 
@@ -151,7 +166,11 @@ def test_the_bytes_of_version_1_do_not_change() -> None:
 @each_example
 def test_a_message_cut_at_any_byte_is_refused(message: Message) -> None:
     body = encode(message)
-    end = len(body) if type(message) is not Log else 1 + 8 + len(message.control)  # its record is whatever follows
+    end = len(body)
+    if isinstance(message, Log):
+        end = 1 + 8 + len(message.control)  # its record is whatever follows
+    elif isinstance(message, FileChunk):
+        end = 1 + 32 + 8 + 1
     for length in range(end):
         with pytest.raises(MessageRefused):
             judge(body[:length], greeted=type(message) is not Hello)
@@ -159,7 +178,7 @@ def test_a_message_cut_at_any_byte_is_refused(message: Message) -> None:
 
 @each_example
 def test_bytes_after_a_message_are_refused(message: Message) -> None:
-    if type(message) is not Log:
+    if not isinstance(message, Log | FileChunk):
         with pytest.raises(MessageRefused):
             judge(encode(message) + b"\0", greeted=type(message) is not Hello)
 

@@ -8,7 +8,7 @@ import queue
 import random
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 from atop import Item, Store
 from atop.engine import TABLES, Engine
 from atop.errors import NoMaster
+from atop.values import FileInfo
 from atop.writeset import WriteSet
 from replication.messages import Log
 from replication.shipping import Applied, Device, InStep, MasterFound, Notice, Shipping
@@ -122,6 +123,24 @@ class Node:
         raise NoMaster("nothing is forwarded here")
 
     def await_replicated(self, number: int) -> None:
+        raise NotImplementedError
+
+    def close_files(self) -> None:
+        pass
+
+    def items_changed(self, item_ids: list[int] | None) -> None:
+        pass
+
+    def fetch_file(self, info: FileInfo, timeout: float) -> None:
+        raise NotImplementedError
+
+    def mend_file(self, digest: bytes, size: int) -> bool:
+        raise NotImplementedError
+
+    def await_files(self, digests: Iterable[bytes]) -> None:
+        raise NotImplementedError
+
+    def named_elsewhere(self, digests: list[bytes]) -> set[bytes]:
         raise NotImplementedError
 
     def stop(self) -> None:
