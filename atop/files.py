@@ -16,6 +16,7 @@ more, on a device that can get it from another one: removed when the contents ar
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import os
@@ -141,7 +142,7 @@ class FileArea:
                     e.path for e in entries if _TEMPORARY.fullmatch(e.name) and e.is_file(follow_symlinks=False)
                 ]
             for leftover in leftovers:
-                os.unlink(leftover)
+                _remove_abandoned(leftover)
         except OSError as error:
             raise explained(error, self.path) from error
 
@@ -168,8 +169,9 @@ class FileArea:
         """
         temporary = self._incoming / secrets.token_hex(8)
         digest, size = hashlib.blake2b(digest_size=DIGEST_SIZE), 0
+        held = contextlib.ExitStack()
         try:
-            with self._writing(temporary) as write:
+            with self._writing(temporary, held) as write:
                 while chunk := source.read(CHUNK):
                     digest.update(chunk)
                     size += len(chunk)
@@ -181,13 +183,23 @@ class FileArea:
         finally:
             with contextlib.suppress(OSError):  # what is left is removed when the store is opened
                 temporary.unlink(missing_ok=True)
+            held.close()
         return digest.digest(), size
 
     @contextlib.contextmanager
-    def _writing(self, path: Path) -> Iterator[Callable[[bytes], None]]:
-        """A function that writes to the new file `path`, which is on the disk afterwards; its errors are ours."""
+    def _writing(self, path: Path, held: contextlib.ExitStack) -> Iterator[Callable[[bytes], None]]:
+        """A function that writes to the new file `path`, which is on the disk afterwards; its errors are ours.
+
+        Until `held` is closed, another process that comes to own the store leaves the file alone.
+        """
         try:
-            target = path.open("xb")
+            while True:
+                target = path.open("xb")
+                held.callback(os.close, os.dup(target.fileno()))  # a lock lasts as long as one descriptor of it does
+                fcntl.flock(target, fcntl.LOCK_EX)
+                if path.exists():
+                    break
+                target.close()  # it was taken for an abandoned one just before it was locked
         except OSError as error:
             raise explained(error, self.path) from error
 
@@ -211,13 +223,18 @@ class FileArea:
         temporary.chmod(0o400)
         with self._placing:
             (self._damaged / digest.hex()).unlink(missing_ok=True)
-            if final.exists():
-                os.utime(final)  # a collection under way must see that it is wanted again
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(final)  # it is there; a collection under way must see that it is wanted again
                 return
-            if not final.parent.exists():
-                final.parent.mkdir(mode=0o700, exist_ok=True)
-                sync_directory(self.path)
-            temporary.rename(final)
+            while True:
+                if not final.parent.exists():
+                    final.parent.mkdir(mode=0o700, exist_ok=True)
+                    sync_directory(self.path)
+                try:
+                    temporary.rename(final)
+                    break
+                except FileNotFoundError:  # another process has just removed the last contents beside it
+                    temporary.lstat()
             sync_directory(final.parent)
 
     def open(self, info: FileInfo) -> BinaryIO:
@@ -325,10 +342,36 @@ class FileArea:
                 return None  # not one of ours: left alone
             if used(digest) or time.time() - status.st_mtime < older_than:
                 return None
-            path.unlink()
+            if not self._take_away(path, status.st_mtime_ns):
+                return None
             with contextlib.suppress(OSError):  # other contents share the directory
                 path.parent.rmdir()
         return status.st_size
+
+    def _take_away(self, path: Path, changed: int) -> bool:
+        """Remove contents, unless another process has wanted them again since they were `changed`."""
+        aside = self._incoming / secrets.token_hex(8)
+        path.rename(aside)  # whoever wants them from now on brings their own
+        if aside.lstat().st_mtime_ns != changed:
+            aside.rename(path)
+            return False
+        aside.unlink()
+        return True
+
+
+def _remove_abandoned(path: str) -> None:
+    """Remove a file that was being written, unless a process that is attached to the store is still at it."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return  # its writer lives, and has just finished
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(path)
+    except BlockingIOError:
+        pass  # its writer lives
+    finally:
+        os.close(fd)
 
 
 class _Contents(io.FileIO):

@@ -43,7 +43,6 @@ def join(
     *,
     patient: bool = False,
     stopped: Callable[[], bool] = lambda: False,
-    seconds: float = JOIN_SECONDS,
 ) -> Welcome | OwnerLock:
     """Become the owner of the store in whose `local` directory this is, or attach to it.
 
@@ -75,7 +74,7 @@ def join(
         alone = alone + 1 if holder.alone else 0
         if alone >= LOOKS:
             raise busy(local.parent, holder)
-        if time.monotonic() - started >= seconds or stopped():
+        if time.monotonic() - started >= JOIN_SECONDS or stopped():
             raise busy(local.parent, holder, f"{why}: close it there first")
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
