@@ -14,8 +14,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 # In this order. `core` is first, for all others stand on it.
-SCRIPT = ("core", "live", "tools", "grid", "cell", "table", "pools", "split")
-STYLE = ("tokens", "base", "table", "pools", "split")
+# fmt: off
+SCRIPT = (
+    "core", "live", "tools",
+    "grid", "cell", "table",
+    "editors", "item",
+    "pools", "split",
+)
+STYLE = (
+    "tokens", "base",
+    "table", "item",
+    "pools", "split",
+)
+# fmt: on
 
 FOREVER = "public, max-age=31536000, immutable"
 

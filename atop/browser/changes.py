@@ -8,7 +8,9 @@ Every answer names the commit, so that it can be undone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from atop import AtopError, Item, Pool, Store
 from atop.browser.cells import cell, integer_text, item_label, stored_of
@@ -103,12 +105,23 @@ def assign(item: Item, values: Mapping[str, Any], removed: Iterable[str] = ()) -
         try:
             if not type(item)._stores(name):
                 raise Refusal(422, f"{name} is worked out by the program, and cannot be set here.", name=name)
-            setattr(item, name, value)
+            setattr(item, name, in_zone(value, item._read().get(name)))
         except AttributeError as error:
             raise Refusal(422, f"This name cannot be used: {error}.", name=name) from None
     for name in removed:
         if name in item._read() and type(item)._stores(name):
             delattr(item, name)
+
+
+def in_zone(value: Any, before: Any) -> Any:
+    """A time as it was typed, in the named zone of the one that it takes the place of, where that is the same time.
+
+    A text of a time says only how far its zone is from UTC.
+    """
+    if not (isinstance(value, datetime) and isinstance(before, datetime) and isinstance(before.tzinfo, ZoneInfo)):
+        return value
+    zoned = value.replace(tzinfo=before.tzinfo)
+    return zoned if value.tzinfo is None or zoned.utcoffset() == value.utcoffset() else value
 
 
 def removed_names(call: Call) -> list[str]:

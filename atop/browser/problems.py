@@ -111,7 +111,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _bug(request: Request, error: Exception) -> Response:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    log.error("%s %s failed: %r", request.method, request.url.path, error)  # the server logs the traceback
     return answer(request, 500, "Bug", _BUG)
 
 
