@@ -82,7 +82,8 @@ class Timing:
 class Room:
     """How many bytes of messages wait to be sent at most; past it, log messages are dropped and requests fail."""
 
-    log_bytes: int = 16 << 20  # more than Berkeley DB sends for one request (10 MB by default)
+    log_bytes: int = 16 << 20  # of log messages for all devices: commits as they are made
+    answer_bytes: int = 32 << 20  # of all log messages, where one is queued that the other side has asked for
     request_bytes: int = 8 << 20
     large_bytes: int = 32 << 20  # of requests too long for the urgent lane; one more than fits is always taken
     file_bytes: int = 512 << 10  # of files: whoever reads them from the disk waits for the network
@@ -218,8 +219,12 @@ class Link:
                 )
             self._append(lane, body)
 
-    def send_log(self, log: Log, route: Route | None = None) -> bool:
-        """Queue a log message if there is room; return whether it was queued. Never raises and never waits."""
+    def send_log(self, log: Log, route: Route | None = None, *, asked: bool = False) -> bool:
+        """Queue a log message if there is room; return whether it was queued. Never raises and never waits.
+
+        What the other side has `asked` for has more room, and need not wait until what was dropped is reported:
+        pages of a full copy that are lost at its end are not asked for again.
+        """
         if self.failure is not None:
             return False
         try:
@@ -230,7 +235,8 @@ class Link:
             if self._failure is not None:
                 return False
             waiting = self._outbox.waiting[Lane.BULK]
-            if self._unreported or (waiting and waiting + len(body) > self._room.log_bytes):
+            most = self._room.answer_bytes if asked else self._room.log_bytes
+            if (self._unreported and not asked) or (waiting and waiting + len(body) > most):
                 self._unreported += 1
                 self._dropped += 1
                 return False

@@ -31,6 +31,7 @@ from atop.values import FileInfo
 from atop.writeset import WriteSet
 
 from . import roles, shipping
+from .copying import CopyMeter, CopyStatus
 from .fileserving import LinkForFiles
 from .filesync import FilesStatus, FileSync
 from .forwarding import NotMaster, to_commit, to_error, to_refused, to_write_set
@@ -57,6 +58,7 @@ from .messages import (
     Ping,
     Refused,
     Role,
+    Size,
     Status,
 )
 from .reconcile import Reconciler, ReconcileStatus, common_answer
@@ -76,7 +78,7 @@ WRITE_SECONDS: Final = 15.0
 """How long a commit waits for a master before it fails with NoMaster."""
 
 COPY_SECONDS: Final = 600.0
-"""How long a device that has just joined waits for its copy of the store."""
+"""How long a device that has just joined waits for its copy of the store while nothing comes."""
 
 HAND_OVER_SECONDS: Final = 2.0
 """How long a master keeps commits waiting so that the device it gives way for has all of them."""
@@ -124,6 +126,7 @@ class ManagerStatus:
     peers: tuple[PeerStatus, ...]
     reconcile: ReconcileStatus  # how far what was committed while devices were apart is brought together
     files: FilesStatus  # contents that are not here
+    copy: CopyStatus | None = None  # how far the full copy is that this device receives
 
 
 class ReplicationManager:
@@ -165,6 +168,7 @@ class ReplicationManager:
         self._answers: dict[int, Committed | Refused | None] = {}  # commit id -> answer; None while it is awaited
         self._generation = 0
         self._in_step = False
+        self._copying = CopyMeter()
         self._problem: str | None = None
         self._closed = False
         self._events: queue.SimpleQueue[roles.Event | Callable[[], None] | None] = queue.SimpleQueue()
@@ -222,6 +226,7 @@ class ReplicationManager:
             tuple(peers),
             reconcile,
             self.files.status(),
+            self._copying.status,
         )
 
     def take_over(self, timeout: float = WRITE_SECONDS) -> None:
@@ -455,6 +460,10 @@ class ReplicationManager:
                 self._notice_position(device, message.number)
             else:
                 self._relay.on_status(link, message)
+            if message.role is Role.WAITING and message.master == self.own.digest and self._data is not None:
+                self._send(link, Size(sum(path.stat().st_size for path in self._data.glob("*.db"))))
+        elif isinstance(message, Size):
+            self._copying.expect(message.total)
         elif isinstance(message, Elect):
             self._events.put(lambda: self._elect_for(device, message))
         elif isinstance(message, HistoryAsked):
@@ -487,7 +496,7 @@ class ReplicationManager:
         else:
             link_to_it = self._links.get(device)
             if link_to_it is not None:
-                link_to_it.send_log(message)
+                link_to_it.send_log(message, asked=True)
 
     def _noticed(self, notice: shipping.Notice) -> None:
         match notice:
@@ -612,9 +621,14 @@ class ReplicationManager:
             return self._changed.wait_for(condition, max(0.0, deadline - time.monotonic()))
 
     def _await_copy(self) -> None:
-        """Wait until the tables of a joining device are here."""
-        if not self._wait(lambda: self._in_step or self._closed, time.monotonic() + self.copy_seconds) or self._closed:
-            raise NoMaster("no device sent a copy of the store: keep one of the group's devices on, and try again")
+        """Wait until the tables of a joining device are here, as long as something comes."""
+        pages, last = -1, 0.0
+        while not self._in_step:
+            if self._shipping.pages != pages:
+                pages, last = self._shipping.pages, time.monotonic()
+            if self._closed or time.monotonic() >= last + self.copy_seconds:
+                raise NoMaster("no device sent a copy of the store: keep one of the group's devices on, and try again")
+            self._wait(lambda: self._in_step or self._closed, time.monotonic() + TICK_SECONDS)
 
     # -- deciding, and doing it: all on one thread
 
@@ -649,8 +663,9 @@ class ReplicationManager:
 
     def _me(self) -> roles.Self:
         self._generation, found = self._shipping.standing()
+        self._copying.saw(self._shipping.pages, self._shipping.copies, time.monotonic())
         head = self._engine.head if self._engine is not None else Head(0, bytes(CHAIN_BYTES))
-        return roles.Self(self._generation, head.number, head.chain, found)
+        return roles.Self(self._generation, head.number, head.chain, found, self._shipping.pages)
 
     def _do(self, action: roles.Action) -> None:
         match action:

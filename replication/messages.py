@@ -383,6 +383,12 @@ class HistoryAnswered(_Message, frozen=True, tag=15):
     same: bool
 
 
+class Size(_Message, frozen=True, tag=22):
+    """From a master to a device that waits to follow it: the bytes of its tables, for whom they may be copied."""
+
+    total: U63
+
+
 class CommonAsked(_Message, frozen=True, tag=20):
     """To a master whose history has parted from the sender's: which of these commits (number, chain, id) are yours?
 
@@ -419,6 +425,7 @@ Structured = (
     | Elect
     | HistoryAsked
     | HistoryAnswered
+    | Size
     | CommonAsked
     | CommonAnswered
     | FileAsked

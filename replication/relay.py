@@ -50,7 +50,7 @@ class LinkToDevice(Protocol):
     @property
     def open(self) -> bool: ...  # noqa: D102
     def send(self, message: Message, route: Route | None = None) -> None: ...  # noqa: D102
-    def send_log(self, log: Log, route: Route | None = None) -> bool: ...  # noqa: D102
+    def send_log(self, log: Log, route: Route | None = None, *, asked: bool = False) -> bool: ...  # noqa: D102
 
 
 class RelayedLink:
@@ -69,9 +69,9 @@ class RelayedLink:
             raise LinkLost(f"device {self.device_id.short} is not reached through another one any more")
         self.via.send(message, self._route)
 
-    def send_log(self, log: Log, route: Route | None = None) -> bool:
+    def send_log(self, log: Log, route: Route | None = None, *, asked: bool = False) -> bool:
         """Queue a log message if there is room; return whether it was queued."""
-        return self.open and route is None and self.via.send_log(log, self._route)
+        return self.open and route is None and self.via.send_log(log, self._route, asked=asked)
 
     def __repr__(self) -> str:
         return f"<RelayedLink to {self.device_id.short} through {self.via.device_id.short}>"

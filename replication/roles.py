@@ -44,6 +44,9 @@ ELECTION_PAUSE: Final = 0.2
 PRIORITY: Final = 100
 """The priority of every device, as long as no setting says otherwise."""
 
+COPY_STALL_SECONDS: Final = 10.0
+"""How long a full copy may stand still, once pages have come, before it is begun anew."""
+
 STALL_SECONDS: Final = 0.5
 """How long a replica may stand still behind its master before it asks for what it lacks."""
 
@@ -55,6 +58,7 @@ class Self(NamedTuple):
     number: int  # of the last commit
     chain: bytes
     found: Id | None = None  # the master that Berkeley DB goes by; it may be gone, and need not be followed yet
+    pages: int = 0  # received in full copies
 
 
 # -- events
@@ -255,6 +259,8 @@ class Roles:
     _behind_at: int = 0
     _stuck_at: float = 0.0
     _waiting_since: float = 0.0
+    _pages: int = 0
+    _copy_stalls_at: float | None = None  # None while no page has come
     _syncing: bool = False  # whether what is waited for is the copy; else it is the answer about the history
 
     def step(self, event: Event, now: float, me: Self) -> list[Action]:
@@ -342,6 +348,7 @@ class Roles:
         self._asked = 0
         self._ask_at = now + ASK_SECONDS
         self._syncing = not self.has_copy or not me.number
+        self._pages, self._copy_stalls_at = me.pages, None
         if self._syncing:
             return [Sync()]
         return [AskHistory(device, me.number)]
@@ -362,6 +369,8 @@ class Roles:
 
     def _catch_up(self, dropped: bool, now: float, me: Self) -> list[Action]:
         """Ask for log records that did not arrive, if none came for a while, or it is known that some were lost."""
+        if dropped and self._copy_stalls_at is not None:  # pages may be among what was lost
+            self._copy_stalls_at = min(self._copy_stalls_at, now + STALL_SECONDS)
         if self.role is not Role.REPLICA or self.master is None:
             return []
         if self._behind_since is None or self._behind_at != me.number:
@@ -396,6 +405,8 @@ class Roles:
         if self.master is not None and self._has_given_up(self.master, now, me):
             self._become_replica(None)
         if self.master is not None:
+            if self.role is Role.WAITING and self._syncing and self._has_stalled(now, me):
+                return [AskForGeneration(self.master)]
             waits = self.role is Role.WAITING and not self._syncing
             if waits and self.master in self.peers and now >= self._ask_at:
                 self._ask_at = now + ASK_SECONDS
@@ -431,6 +442,15 @@ class Roles:
             self._ask_at = now + ASK_SECONDS
             return [Tell()]  # until one of the two knows that it is to give way
         return []
+
+    def _has_stalled(self, now: float, me: Self) -> bool:
+        """Whether pages have come and come no more: Berkeley DB does not ask again for the last ones."""
+        if me.pages != self._pages:
+            self._pages, self._copy_stalls_at = me.pages, now + COPY_STALL_SECONDS
+        if self._copy_stalls_at is None or now < self._copy_stalls_at:
+            return False
+        self._copy_stalls_at = now + COPY_STALL_SECONDS
+        return True
 
     def _has_given_up(self, device: Id, now: float, me: Self) -> bool:
         """Whether a device that was a master of this generation has said since that it is none."""

@@ -147,6 +147,8 @@ class Shipping:
         self._applier: threading.Thread | None = None
         self._election: threading.Thread | None = None
         self.position = (0, 0)  # the last commit record that is on this disk: number of the log file, offset in it
+        self.pages = 0  # received in full copies since the environment was opened, as of the last `standing`
+        self.copies = 0  # full copies that were complete
         self.dropped = 0  # messages that arrived and found the inbox full
 
     # -- as the engine sees it (see atop/replicated.py)
@@ -241,6 +243,7 @@ class Shipping:
         elif event == db.DB_EVENT_REP_STARTUPDONE:
             self._listener(InStep())
         elif event == db.DB_EVENT_REP_INIT_DONE:
+            self.copies += 1
             if self._engine is not None:
                 self._engine.replaced = True
         elif event == db.DB_EVENT_PANIC:
@@ -385,6 +388,7 @@ class Shipping:
             if self._environment is None:
                 return 0, None
             found = self._environment.rep_stat()
+        self.pages = int(found["pg_records"])
         number = int(found["master"])
         # An election may leave this environment itself there, although another device was faster.
         return int(found["gen"]), self._devices[number] if 0 <= number < len(self._devices) else None

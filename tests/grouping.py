@@ -35,6 +35,7 @@ class Wire:
         self.device_id = other.device
         self.open = True
         self.loses_logs = False
+        self.takes = 1 << 60  # bytes of log messages after which it begins to lose them
         self.far: Wire
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._carry, name="atop-test-wire", daemon=True)
@@ -44,7 +45,9 @@ class Wire:
             raise LinkLost("the test has cut this link")
         self._queue.put(encode(message, route))
 
-    def send_log(self, log: Log, route: Route | None = None) -> bool:
+    def send_log(self, log: Log, route: Route | None = None, *, asked: bool = False) -> bool:
+        self.takes -= len(log.record)
+        self.loses_logs |= self.takes < 0
         if self.open and not self.loses_logs:
             self._queue.put(encode(log, route))
         return self.open

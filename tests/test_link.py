@@ -637,12 +637,12 @@ def test_a_flood_of_pings_from_a_member_that_reads_nothing_ends_its_link() -> No
         assert member.link.status().waiting_bytes <= room.request_bytes + 100
 
 
-def fill(link: Link, size: int = 50_000) -> int:
+def fill(link: Link, size: int = 50_000, *, asked: bool = False) -> int:
     """Send log messages until they are dropped; return how many were taken."""
     taken = 0
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        if not link.send_log(log(taken, size)):
+        if not link.send_log(log(taken, size), asked=asked):
             return taken
         taken += 1
     raise AssertionError("the queue has no bound")
@@ -658,6 +658,16 @@ def test_a_side_that_reads_nothing_costs_bounded_memory_and_requests_fail_clearl
         assert link.status().waiting_bytes <= room.log_bytes + room.request_bytes
         assert link.status().dropped_logs > 0
         assert link.open
+
+
+def test_log_messages_that_were_asked_for_have_more_room_which_has_an_end_too() -> None:
+    room = Room(log_bytes=1_000_000, answer_bytes=2_000_000)
+    with Impostor(Timing(stall_seconds=PATIENCE, silence_seconds=PATIENCE), room) as member:
+        fill(member.link)
+        before = member.link.status().waiting_bytes
+        assert before <= room.log_bytes
+        assert fill(member.link, asked=True) > 10
+        assert before < member.link.status().waiting_bytes <= room.answer_bytes
 
 
 def test_a_side_that_reads_nothing_for_long_is_given_up() -> None:

@@ -235,6 +235,29 @@ def test_a_link_cut_while_the_first_copy_is_made_only_delays_it(group: Group, a:
     assert equal(a, b)
 
 
+def test_a_copy_that_lost_pages_is_shown_and_goes_on_when_it_is_told_of_the_gap(group: Group, a: Machine) -> None:
+    for _ in range(30):
+        a.write("long" * 25_000)
+    opener = threading.Thread(target=lambda: group.start("b", size=2, linked=False))
+    opener.start()
+    until(lambda: "b" in group.machines)
+    group.link("a", "b")
+    group.wires["a", "b"].takes = 1 << 20
+    b = group.machines["b"].manager
+    until(lambda: (copy := b.status().copy) is not None and copy.total is not None)
+    copy = b.status().copy
+    assert copy is not None
+    assert copy.total is not None
+    assert 0 < copy.received < copy.total
+    group.wires["a", "b"].takes = 1 << 60
+    group.wires["a", "b"].loses_logs = False
+    group.wires["a", "b"].send(Gap(3))
+    opener.join()
+    until(lambda: group.machines["b"].store.head == a.store.head)
+    assert equal(a, group.machines["b"])
+    until(lambda: b.status().copy is None)
+
+
 def test_a_replicated_commit_is_on_the_other_device_when_it_returns(group: Group, a: Machine, b: Machine) -> None:
     until(lambda: [peer.in_sync for peer in a.manager.status().peers] == [True])
     a.store._engine.durability = "replicated"

@@ -55,6 +55,7 @@ from replication.messages import (
     Refused,
     Role,
     Route,
+    Size,
     Status,
     agreed_version,
     encode,
@@ -106,6 +107,7 @@ EXAMPLES: list[Message] = [
     FileHere([bytes(32)]),
     NamedAsked(9, [bytes(32)]),
     NamedAnswered(9, []),
+    Size(1 << 40),
     Log(4, b"control", b"record"),
     FileChunk(bytes(32), 5, b"contents"),
 ]

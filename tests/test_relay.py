@@ -53,7 +53,7 @@ class End:
     def send(self, message: Message, route: Route | None = None) -> None:
         self.sent.append((message, route))
 
-    def send_log(self, log: Log, route: Route | None = None) -> bool:
+    def send_log(self, log: Log, route: Route | None = None, *, asked: bool = False) -> bool:
         self.sent.append((log, route))
         return True
 

@@ -42,8 +42,8 @@ OWN, LAPTOP, PHONE = b"a" * 32, b"b" * 32, b"c" * 32
 CHAIN = bytes(32)
 
 
-def me(number: int = 10, generation: int = 1, found: bytes | None = None) -> Self:
-    return Self(generation, number, CHAIN, found)
+def me(number: int = 10, generation: int = 1, found: bytes | None = None, pages: int = 0) -> Self:
+    return Self(generation, number, CHAIN, found, pages)
 
 
 def says(role: Role, number: int = 10, generation: int = 1, master: bytes | None = None) -> Status:
@@ -239,6 +239,23 @@ def test_getting_on_behind_the_master_does_not_make_a_replica_ask() -> None:
 
 def test_records_known_to_be_dropped_are_asked_for_at_once() -> None:
     assert after(device(*FOLLOWING), Behind(dropped=True)) == [BecomeReplica()]
+
+
+def test_a_full_copy_that_stands_still_is_begun_anew() -> None:
+    decisions = device(LinkUp(LAPTOP), MasterFound(LAPTOP), has_copy=False)
+    assert after(decisions, Tick(), now=1000.0) == []  # no page has come: the master may be at work on it
+    assert after(decisions, Tick(), now=1001.0, pages=5) == []
+    assert after(decisions, Tick(), now=1009.0, pages=6) == []
+    assert after(decisions, Tick(), now=1018.0, pages=6) == []
+    assert after(decisions, Tick(), now=1020.0, pages=6) == [AskForGeneration(LAPTOP)]
+    assert after(decisions, Tick(), now=1021.0, pages=6) == []
+
+
+def test_a_full_copy_of_which_something_was_dropped_is_begun_anew_soon_if_nothing_more_comes() -> None:
+    decisions = device(LinkUp(LAPTOP), MasterFound(LAPTOP), has_copy=False)
+    assert after(decisions, Tick(), now=1.0, pages=5) == []
+    assert after(decisions, Behind(dropped=True), now=2.0, pages=5) == []
+    assert after(decisions, Tick(), now=3.0, pages=5) == [AskForGeneration(LAPTOP)]
 
 
 def test_with_majority_a_minority_has_no_master() -> None:
