@@ -9,8 +9,7 @@ exception which leaves it, and is caught further out, undoes just what it did.
 
 from __future__ import annotations
 
-import asyncio
-from asyncio.events import _get_running_loop  # several times as fast as asking current_task() for an error
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -39,7 +38,7 @@ def current(store: Store) -> Transaction | None:
             transaction.store is store
             and transaction.open
             and transaction.thread == get_ident()
-            and transaction.task is (None if _get_running_loop() is None else asyncio.current_task())
+            and transaction.task is (_running_task() if _ASYNCIO in _modules else None)
         ):
             if transaction.scope() is not None:
                 return transaction
@@ -56,8 +55,20 @@ def active(store: Store) -> Transaction:
     return transaction
 
 
+# To import asyncio takes about as long as to import all of Atop. No task runs in a program that has not done so.
+_ASYNCIO, _modules = "asyncio.events", sys.modules
+
+
 def _running_task() -> Any:
-    return asyncio.current_task() if _get_running_loop() is not None else None
+    """The asyncio task that this thread runs, or None."""
+    # Another thread may be importing asyncio just now. Asking for the loop is several times as fast as having
+    # current_task() raise an error.
+    running_loop = getattr(_modules.get(_ASYNCIO), "_get_running_loop", None)
+    if running_loop is None or running_loop() is None:
+        return None
+    import asyncio
+
+    return asyncio.current_task()
 
 
 class Entry:

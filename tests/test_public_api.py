@@ -19,6 +19,8 @@ EXTRAS = {
     *("click", "rich", "platformdirs", "vobject", "icalendar", "msgspec", "cryptography", "zeroconf", "spake2"),
     *("starlette", "uvicorn", "jinja2", "multipart", "python_multipart", "noise", "hypothesis", "pytest"),
 }
+# What takes about as long to import as all of Atop, so that a command would no longer seem to answer at once.
+SLOW = {"asyncio", "ssl", "sqlite3", "multiprocessing", "email", "http"}
 # What only a part of a package may import, and which.
 DEVICE_USERS = ("atop/cli", "atop/browser")
 
@@ -151,9 +153,10 @@ def test_the_store_knows_nothing_of_what_is_built_on_it() -> None:
     assert wrong == []
 
 
-def test_import_atop_pulls_in_no_extra() -> None:
+def test_import_atop_pulls_in_no_extra_and_nothing_slow() -> None:
     program = "import sys, atop; print(*sorted(m.partition('.')[0] for m in sys.modules))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     loaded = set(result.stdout.split())
     assert "atop" in loaded
     assert loaded & (EXTRAS | {"replication", "discovery"}) == set()
+    assert loaded & SLOW == set()
