@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, dataclass_transform
 
@@ -464,6 +464,20 @@ class Item(metaclass=ItemMeta, type_name="atop.Item"):
                 ) from error
         return state._replace(attributes=attributes, schema=cls._schema, raw=state)
 
+    def _write_back(self, transaction: Transaction) -> bool:
+        """Write the item if its record is behind its class; returns whether it is.
+
+        It is where reading it takes an upgrade, or a default that is not None and that the class was given since.
+        """
+        state = transaction.state(self)
+        held = state.attributes
+        lacking = {n: d for n, d in type(self)._defaults.items() if d is not None and n not in held}
+        if state.raw is None and not lacking:
+            return False
+        transaction.touch(self)
+        transaction.write(self).update(lacking)
+        return True
+
     def _check_writable(self, state: State) -> None:
         """Raise `ReadOnlyItem` if this program does not know the class, or the version, that wrote the item."""
         cls = type(self)
@@ -598,6 +612,14 @@ _RESERVED = frozenset(n for n in vars(Item) if not n.startswith("_"))
 def class_named(type_name: str) -> type[Item] | None:
     """The imported class whose records have this type name."""
     return _classes.get(type_name)
+
+
+def lacks_default(state: State, names: Iterable[str]) -> bool:
+    """Whether reading one of these attributes gives a default that the record does not hold, and so no index has."""
+    cls = class_named(state.type_name)
+    if cls is None or cls._schema < state.schema:
+        return False
+    return any(n not in state.attributes and cls._defaults.get(n) is not None for n in names)
 
 
 def _shown(value: Any) -> str:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from atop.classic import ClassicPool
 from atop.errors import NoSuchIndex, NoSuchItem, NoTransaction, StoreError, TransactionTooLarge
 from atop.indexes import BUILDING, PREFIX_SIZE, READY, IndexDefinition, index_keys, prefix_of, words_of
-from atop.item import Item
+from atop.item import Item, lacks_default
 from atop.keys import encode, encode_prefix, encode_tuple, successor
 from atop.records import pack_u64, unpack_u64
 from atop.transaction import Transaction, active, current
@@ -231,7 +231,8 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
         """Keep the items in the order of one or more attributes; or, with `words`, findable by the words in them.
 
         A full pool is indexed in batches, and stays in use meanwhile. If that is interrupted, the same call goes on
-        with it. Nothing happens if the pool has this very index.
+        with it. Nothing happens if the pool has this very index. Items for which reading one of the attributes gives a
+        default that their class got after they were written are written again, with it: an index has what is stored.
 
         Raises:
             ValueError: the pool has another index of this name.
@@ -292,7 +293,9 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
         attributes["indexes"] = {**attributes["indexes"], name: tuple(definition)}
         if at_once:
             for item in self:
-                transaction.entry(item)
+                base = transaction.entry(item).base
+                if base is not None and lacks_default(base, chosen):
+                    item._write_back(transaction)
             if not transaction.created(self._id):
                 # Members whose versions are checked, and no others: one that is added meanwhile would be left out.
                 transaction.sizes[self._id] = sum(
@@ -309,10 +312,12 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
         """Make the entries of an index that every write already keeps, batch by batch."""
         prefix = prefix_of(self._id, definition.number)
         total, done = len(self), 0
+        behind: list[int] = []  # items of a batch that lack a default
         for chunk in self._id_chunks(BUILD_BATCH):
 
             def batch(item_ids: list[int] = chunk) -> tuple[dict[int, int], list[tuple[bytes, bytes | None]]]:
                 pool_state = self._state or self._load()
+                behind.clear()
                 versions = {self._id: pool_state.version}
                 puts: list[tuple[bytes, bytes | None]] = []
                 if tuple(definition) not in pool_state.attributes["indexes"].values():
@@ -323,12 +328,20 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
                         continue  # it went meanwhile, and took its entries along
                     versions[item_id] = state.version
                     puts += [(k, b"") for k in index_keys(prefix, definition, state.attributes, pack_u64(item_id))]
+                    if lacks_default(state, definition.attributes):
+                        behind.append(item_id)
                 return versions, puts
 
             self._store._commit_entries(batch, f"build index {definition.number} of {self._called()}")
+            if behind:
+                self._store.transact(self._write_defaults, behind, label=f"write defaults for {self._called()}")
             done += len(chunk)
             if progress is not None:
                 progress(min(done, total), total)
+
+    def _write_defaults(self, item_ids: list[int]) -> None:
+        for item in filter(None, map(self._store._objects.find, item_ids)):
+            item._write_back(active(self._store))
 
     def drop_index(self, name: str | tuple[str, ...]) -> None:
         """Remove an index. Raises `NoSuchIndex`."""

@@ -485,6 +485,9 @@ class Store(ClassicStore):
     def upgrade_all(self, progress: Callable[[int, int], None] | None = None) -> int:
         """Write back every item whose class is imported and newer than its record; returns how many there were.
 
+        Newer is a class with a higher version, and one with a default that the record lacks. Until then an item
+        stands in indexes as its record has it.
+
         Raises:
             UpgradeFailed: of the first item whose upgrade failed; all others were written back.
         """
@@ -498,9 +501,8 @@ class Store(ClassicStore):
                 for key in keys:
                     try:
                         item = self._objects.find(unpack_u64(key)[0])
-                        if item is not None and (item._state or item._load()).raw is not None:
-                            item.touch()
-                            count += 1
+                        if item is not None:
+                            count += item._write_back(active(self))
                     except UpgradeFailed as error:
                         failed.append(error)
                 return count, failed

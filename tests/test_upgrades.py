@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Iterator
 from typing import Any
@@ -113,6 +114,45 @@ def test_an_attribute_added_with_a_default_needs_no_upgrade(store: Store) -> Non
 
     ada = store.get(item_id)
     assert (ada.fullname, ada.tags, ada.friend) == ("Ada", ["new"], None)
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["in batches", "in a transaction"])
+def test_an_index_of_an_attribute_added_with_a_default_has_the_default(store: Store, at_once: bool) -> None:
+    pool = store.pool("people")
+    old = [make_old(store, fullname="Ada"), make_old(store, fullname="Bob"), make_old(store, city="Paris")]
+    for item_id in old:
+        pool.add(store.get(item_id))
+
+    class Contact(Item, type_name=NAME):
+        fullname: str = ""
+        city: str = "London"
+        friend: Item | None = None
+
+    gc.collect()
+    with store.transaction() if at_once else contextlib.nullcontext():
+        pool.add_index("city")
+        pool.add_index("friend")
+    assert [item.item_id for item in pool.query("city", key="London")] == old[:2]
+    assert [item.item_id for item in pool.query("city")] == old
+    assert pool.count("city", key=None) == 0
+    assert pool.count("friend", key=None) == 3
+    assert store.verify().problems == []
+
+
+def test_upgrade_all_writes_defaults_into_indexes_that_are_there_already(store: Store) -> None:
+    pool = store.pool("people", indexes=["city"])
+    item_id = make_old(store, fullname="Ada")
+    pool.add(store.get(item_id))
+
+    class Contact(Item, type_name=NAME):
+        fullname: str = ""
+        city: str = "London"
+
+    gc.collect()
+    assert store.upgrade_all() == 1
+    assert [item.item_id for item in pool.query("city", key="London")] == [item_id]
+    assert store.upgrade_all() == 0
+    assert store.verify().problems == []
 
 
 def test_an_attribute_added_without_a_default_is_missing_until_it_is_set(store: Store) -> None:
