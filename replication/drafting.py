@@ -28,6 +28,7 @@ from atop.writeset import (
     MAX_BODY,
     NAMED,
     REFERENCES,
+    ROOTS,
     UPDATED,
     Operation,
     WriteSet,
@@ -72,6 +73,16 @@ class Draft:
             found = self._engine.catalog_get(name)
             self._names[name] = found, found
         return self._names[name][1]
+
+    def roots_of(self, item_id: int) -> list[str]:
+        """The names that `Store.set_root` gave to an item, as of this draft."""
+        names: dict[str, int | None] = {}
+        start = ROOTS
+        while pairs := self._engine.pairs(CATALOG, start, ROOTS + b"\xff", CHUNK):
+            names.update((key.decode(), int(unpack_u64(value)[0])) for key, value in pairs)
+            start = pairs[-1][0] + b"\0"
+        names.update({name: now for name, (_, now) in self._names.items() if name.encode().startswith(ROOTS)})
+        return sorted(name for name, now in names.items() if now == item_id)
 
     def is_pool(self, item_id: int) -> bool:
         """Whether there is an item with this id, as of this draft, that is a pool."""

@@ -215,6 +215,8 @@ class _Work:
             name = pool_key(str(state.attributes.get("name", "")))
             if self.draft.named(name) == item_id:
                 self.draft.name(name, None)
+        for name in self.draft.roots_of(item_id):
+            self.draft.name(name, None)
         for source, attribute, _ in list(self.draft.referrers(item_id)):
             there = self.draft.state(source)
             if there is not None and source != item_id and source not in self._deleted - self._staying:
