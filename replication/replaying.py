@@ -27,13 +27,14 @@ from atop.engine import COMMITS, Engine
 from atop.ids import tag_of
 from atop.indexes import BUILDING, READY
 from atop.item import Field, class_named
-from atop.journal import relabelled
+from atop.journal import Change as JournalChange
+from atop.journal import commit_at, relabelled
 from atop.overlay import references_of
 from atop.pool import pool_key
 from atop.records import State, pack_u64, unpack_u64
 from atop.transaction import without
 from atop.values import Reference
-from atop.writeset import CREATED, DELETED, ROOTS, UPDATED, WriteSet, same
+from atop.writeset import CREATED, DELETED, ROOTS, RULE_BYTES, UPDATED, WriteSet, same
 
 from .aside import ConflictWriter
 from .drafting import Draft
@@ -100,6 +101,16 @@ class Replay:
             return pool_id
         return self._engine.catalog_get(pool_key(name)) or pool_id
 
+    def changes_of(self, commit_id: int) -> tuple[JournalChange, ...]:
+        """What a commit that is in the journal did to items."""
+        number = self._number_of(commit_id)
+        return commit_at(self._engine, number).changes if number is not None else ()
+
+    def names_of(self, commit_id: int) -> tuple[tuple[str, int | None, int | None], ...]:
+        """What a commit that is in the journal did to names."""
+        number = self._number_of(commit_id)
+        return commit_at(self._engine, number).names if number is not None else ()
+
     def refused(self, commit: Commit) -> Outcome:
         """A commit that cannot be made here as it is: all that it holds becomes conflict items."""
         work = _Work(self, commit)
@@ -164,9 +175,7 @@ class _Work:
             state = change.after
             if state is not None and state.type_name != CONFLICT_TYPE:
                 values = dict(state.attributes)
-                self.clashes.append(
-                    Clash("item", change.item_id, "", ABSENT, None, self._mended(values, drop=True), self._stamp)
-                )
+                self.clashes.append(Clash("item", change.item_id, "", ABSENT, None, self._mended(values), self._stamp))
 
     # -- deletions
 
@@ -240,7 +249,8 @@ class _Work:
         self._merge(change, after, now, theirs)
 
     def _create(self, change: Change, after: State) -> None:
-        state = after._replace(attributes=self._mended(after.attributes), pools=self._pools_of(after.pools))
+        attributes = self._mended(after.attributes, change.rules)
+        state = after._replace(attributes=attributes, pools=self._pools_of(after.pools))
         if change.base:
             self.draft.restore(change.item_id, state, change.base)
         else:
@@ -252,11 +262,37 @@ class _Work:
         if theirs.state is None or theirs.deleted is None:  # the journal does not tell what it was
             self._create(change, after)
             return
-        self.draft.restore(change.item_id, self._as_it_was(theirs.state), theirs.deletion)
-        self._merge(change, after, theirs.state, theirs)
+        rules = class_rules(theirs.state.type_name)
+        self.draft.restore(change.item_id, theirs.state, theirs.deletion)
+        self.draft.set_rules(change.item_id, rules)
+        self._merge(change, after, theirs.state, theirs, rules)
+        self._take_back_consequences(change.item_id, theirs.deletion)
 
-    def _as_it_was(self, state: State) -> State:
-        return state._replace(attributes=self._mended(state.attributes), pools=self._pools_of(state.pools))
+    def _revive(self, item_id: int, state: State, deletion: int) -> None:
+        """Bring back what the commit `deletion` deleted."""
+        rules = class_rules(state.type_name)
+        self.draft.restore(item_id, state._replace(pools=()), deletion)  # so that a circle of references ends here
+        self.draft.set_rules(item_id, rules)
+        attributes = self._mended(state.attributes, rules)
+        self.draft.put(item_id, state._replace(attributes=attributes, pools=self._pools_of(state.pools)))
+        self._take_back_consequences(item_id, deletion)
+
+    def _take_back_consequences(self, item_id: int, deletion: int) -> None:
+        """Undo what a deletion did to names, to members of a pool, and to attributes that let go of the item."""
+        for name, old, _ in self._replay.names_of(deletion):
+            if old == item_id and self.draft.named(name) is None:
+                self.draft.name(name, item_id)
+        for change in self._replay.changes_of(deletion):
+            if change.kind != "changed" or change.item_id == item_id:
+                continue
+            if item_id in (change.pools or ()):
+                self._put_pools(change.item_id, lambda pools: pools | {item_id})
+            for name, before in change.before.items():
+                there = self.draft.state(change.item_id)
+                referred = any(target == item_id for target, _ in references_of({name: before}))
+                if there is not None and referred and same(there.attributes.get(name), without(before, item_id)):
+                    attributes = {**there.attributes, name: before}
+                    self.draft.put(change.item_id, there._replace(attributes=self._mended(attributes)))
 
     def _is_consequence(self, change: Change, after: State) -> bool:
         """Whether a change is no more than what the deletion of other items did to this one."""
@@ -269,7 +305,9 @@ class _Work:
         pools = change.pools is None or set(change.pools) - set(after.pools) <= self._deleted
         return references and pools and bool(change.before or change.pools is not None)
 
-    def _merge(self, change: Change, after: State, now: State, theirs: Theirs) -> None:
+    def _merge(
+        self, change: Change, after: State, now: State, theirs: Theirs, rules: dict[str, bytes] | None = None
+    ) -> None:
         item_id = change.item_id
         base, changed = self._base(change, after)
         schemas_differ = change.kind == UPDATED and now.schema != after.schema
@@ -277,7 +315,7 @@ class _Work:
             return
         for name in [name for name in changed if self._only_lets_go(base.get(name), after.attributes.get(name))]:
             del changed[name]
-        mine = self._mended(after.attributes)
+        mine = self._mended(after.attributes, {name: rule for name, rule in change.rules.items() if name in changed})
         result = merge_attributes(
             item_id,
             base,
@@ -293,7 +331,8 @@ class _Work:
         for clash in result.clashes:
             self._clash(clash)
         schema = max(now.schema, after.schema) if now.type_name == after.type_name else now.schema
-        self.draft.put(item_id, now._replace(attributes=self._mended(result.attributes), schema=schema))
+        attributes = self._mended(result.attributes, rules)
+        self.draft.put(item_id, now._replace(attributes=attributes, schema=schema, pools=self._pools_of(now.pools)))
         if change.kind in (CREATED, WHOLE):
             self._put_pools(item_id, lambda pools: pools | set(after.pools))
         elif change.pools is not None:
@@ -338,7 +377,7 @@ class _Work:
                 "",
                 ABSENT,
                 stamps[0],
-                self._mended(dict(older.attributes), drop=True),
+                self._mended(dict(older.attributes)),
                 stamps[1],
             )
         )
@@ -347,14 +386,14 @@ class _Work:
 
     # -- what items refer to
 
-    def _mended(self, attributes: dict[str, Any], *, drop: bool = False) -> dict[str, Any]:
-        """Attributes without references to what is gone; where a rule needs that, it is brought back."""
+    def _mended(self, attributes: dict[str, Any], rules: dict[str, bytes] | None = None) -> dict[str, Any]:
+        """Attributes without references to what is gone; what `rules` do not let go of is brought back."""
         mended = attributes
         for target, name in set(references_of(attributes)):
             pool = self._pool(target)
             if pool != target:
                 mended = {**mended, name: _with_other(mended[name], target, pool)}
-            elif self._is_gone(target) and (drop or not self._bring_back_target(target, name)):
+            elif self._is_gone(target) and not ((rules or {}).get(name) and self._bring_back_target(target)):
                 mended = {**mended, name: without(mended[name], target)}
         return mended
 
@@ -363,14 +402,12 @@ class _Work:
         made = (change.item_id for change in self.commit.changes if change.kind in (CREATED, WHOLE))
         return self.draft.state(item_id) is None and item_id not in made
 
-    def _bring_back_target(self, target: int, name: str) -> bool:
+    def _bring_back_target(self, target: int) -> bool:
         """Bring back what was deleted there, and is referred to here by an attribute whose rule does not let it go."""
         theirs = self._theirs.of(target)
-        rules = [change.rules.get(name) for change in self.commit.changes if change.after is not None]
-        if theirs.state is None or theirs.deleted is None or not any(rules):
+        if theirs.state is None or theirs.deleted is None:
             return False
-        self.draft.restore(target, theirs.state._replace(pools=()), theirs.deletion)  # so that a circle ends here
-        self.draft.restore(target, self._as_it_was(theirs.state), theirs.deletion)
+        self._revive(target, theirs.state, theirs.deletion)
         self._clash(Clash("deleted", target, "", ABSENT, self._stamp, ABSENT, theirs.deleted))
         return True
 
@@ -456,7 +493,7 @@ class _Work:
         wanted = None if new is None else self._pool(new)
         if wanted is not None and self.draft.state(wanted) is None:
             return
-        if there == wanted or not name.encode().startswith(ROOTS):
+        if old in self._staying or there == wanted or not name.encode().startswith(ROOTS):
             return  # names of pools come and go with their pools
         last = self._theirs.name(name)
         if there == old and (last is None or last < self._stamp):
@@ -472,6 +509,12 @@ class _Work:
         if (clash.about, clash.attribute) in self._settled or (state is not None and state.type_name == CONFLICT_TYPE):
             return
         self.clashes.append(clash)
+
+
+def class_rules(type_name: str) -> dict[str, bytes]:
+    """What the attributes of a class say about deletion, where that is not "nullify" and the class is imported."""
+    fields = getattr(class_named(type_name), "_fields", {})
+    return {name: rule for name, field in fields.items() if (rule := RULE_BYTES[field.on_delete])}
 
 
 def is_pool(state: State) -> bool:

@@ -24,7 +24,7 @@ class HistoryMoved(AtopError):
 
 
 class TheirChanges:
-    """The commits after number `common` that are not `mine`, in what they did to the items in `tracked`.
+    """The commits after number `common` that are not `mine`, in what they did to items: first to those `tracked`.
 
     `complete` says whether the journal goes back to `common`.
     """
@@ -32,7 +32,8 @@ class TheirChanges:
     def __init__(self, engine: Engine, common: int, mine: Iterable[int], tracked: Iterable[int]) -> None:
         self._engine = engine
         self._mine = frozenset(mine)
-        self._tracked = frozenset(tracked)
+        self._tracked = set(tracked)
+        self._common = common
         self._seen = common
         self._chain: bytes | None = None  # over the commit that was seen last
         self._items: dict[int, Theirs] = {}
@@ -40,7 +41,12 @@ class TheirChanges:
         self.complete = engine.oldest_commit() <= common + 1
 
     def of(self, item_id: int) -> Theirs:
-        """What they did to one item."""
+        """What they did to one item; one that was not tracked is from now on, at the price of reading all again."""
+        if item_id not in self._tracked:
+            self._tracked.add(item_id)
+            self._items.clear()
+            self._seen, self._chain = self._common, None
+            self.catch_up()
         return self._items.get(item_id, _NONE)
 
     def name(self, name: str) -> Stamp | None:
@@ -83,14 +89,13 @@ def _note(theirs: Theirs, change: tuple[Any, ...], commit_id: int, stamp: Stamp,
         theirs.deleted, theirs.deletion = stamp, commit_id
         theirs.state = State(change[2], *change[3])
     elif kind == UPDATED:
-        _, _, _, before, added, _, schema, *_ = change
+        _, _, _, before, added, pools, schema, *_ = change
         names = [*before, *added]
         for name in names:
             theirs.attributes[name] = stamp
         if schema is not None:
             theirs.schema = stamp
-        consequence = bool(names) and all(
-            any(target in gone for target, _ in references_of({name: before.get(name)})) for name in names
-        )
-        if not consequence and (names or schema is not None):
+        values = all(any(target in gone for target, _ in references_of({name: before.get(name)})) for name in names)
+        members = pools is None or not gone.isdisjoint(pools)
+        if not (values and members) or schema is not None:
             theirs.touched = stamp

@@ -414,4 +414,6 @@ def test_what_a_replay_has_done_is_not_done_again(meet: Callable[..., Store]) ->
 )  # fmt: skip
 def test_containers(base: Any, mine: Any, theirs: Any, merged: Any) -> None:
     found = merge_collections(base, mine, theirs)
-    assert found is merged if merged is ABSENT else (found == merged and list(map(type, found)) == list(map(type, merged)))
+    assert (
+        found is merged if merged is ABSENT else (found == merged and list(map(type, found)) == list(map(type, merged)))
+    )
