@@ -41,11 +41,11 @@ class Fork:
         common = self.common if common is None else common
         record = store._engine.get("journal", common.to_bytes(8))
         samples = ((common, record[:32]),) if record is not None else ()
-        path = self.directory / f"of {store._tag}" / "salvage" / "00000001.salvage"
+        path = self.directory / f"of {store._tenure.tag}" / "salvage" / "00000001.salvage"
         path.parent.mkdir(parents=True, exist_ok=True)
         count = write(
             path,
-            Header(store._tag, *store.head, common, samples),
+            Header(store._tenure.tag, *store.head, common, samples),
             Gathering(store._engine, common if has is None else has).latest_first(),
         )
         return Salvage(path) if count else None

@@ -34,6 +34,7 @@ COMMANDS = {
     "browse": "browse",
     "history": "past",
     "undo": "past",
+    "conflicts": "conflicts",
     "backup": "care",
     "restore": "care",
     "verify": "care",
