@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from .handshake import LinkClosed, LinkError
 from .link import Link, Position
 from .manager import ReplicationManager
-from .messages import HistoryAnswered, HistoryAsked, Incoming, Members, Message, Ping, Reason, Status
+from .messages import Ack, HistoryAnswered, HistoryAsked, Incoming, Members, Message, Ping, Reason, Status
 
 RATE_SECONDS: Final = 10.0
 """Over how long the speed of another device is measured."""
@@ -117,7 +117,7 @@ class Hub:
     def on_messages(self, link: Link, messages: list[Incoming]) -> None:
         """Pass them on."""
         for message, route in messages:
-            if route is None and type(message) in (Ping, Members, HistoryAnswered, Status):
+            if route is None and type(message) in (Ping, Members, HistoryAnswered, Status, Ack):
                 self._take(link, message)
         self._manager.on_messages(link, messages)
         for listener in self._listeners:
@@ -147,6 +147,8 @@ class Hub:
             heard.moved(now, message.commit)
         elif isinstance(message, Status):
             heard.moved(now, message.number)
+        elif isinstance(message, Ack):
+            heard.commit = max(heard.commit, message.commit)
         elif isinstance(message, HistoryAnswered):
             if message.same:
                 heard.same_at = message.number

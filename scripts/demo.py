@@ -94,6 +94,8 @@ def demonstrate(directory: Path) -> None:
     run("query", "contacts", "name", "--limit", "5", "--columns", "name,email,city,categories")
     say("Is everything in order? Every page, record, index and file is checked.")
     run("verify")
+    say("And now on two devices: a laptop and a desktop, both on this machine.")
+    run("demo", "devices")
     say("Done. The sample store is yours to play with:")
     print_next_steps(demonstration.store)
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Seconds between two looks at an invitation, or at a copy that is on its way.
 LOOK = 0.2
+# Seconds that a device which has everything stays, so that the other one knows.
+SEEN_SECONDS = 3.0
 
 
 @contextlib.contextmanager
@@ -125,6 +127,7 @@ def join_command(
             progress=progress.update,
         )
     with device:
+        _be_seen(device)
         items = sum(len(pool) for pool in device.store.pools() if pool.name != "devices")
         number, chain = device.store.head
         copied = size(sum(path.stat().st_size for path in (device.path / "data").glob("*.db")))
@@ -139,6 +142,13 @@ def join_command(
         if go_on:
             with stopping() as stop:
                 watch(session, device, stop)
+
+
+def _be_seen(device: Device) -> None:
+    """Wait until the other device can know that this one has everything."""
+    deadline = time.monotonic() + SEEN_SECONDS
+    while not device.status().in_sync and time.monotonic() < deadline:
+        time.sleep(LOOK)
 
 
 def show_code(session: Session, device: Device, invitation: OpenInvitation | RemoteInvitation) -> None:
@@ -187,10 +197,11 @@ def hand_over(session: Session, device: Device, joined: InvitationStatus) -> Non
     """Wait until the device that has joined has everything, or is gone."""
     seen = False
     waited = time.monotonic()
+    enough = device.store.head.number  # whatever is committed from here on comes to it as ever
     with session.output.progress("the other device copies the store") as progress:
         while True:
             peer = next((peer for peer in device.peers if peer.device_id == joined.other_id), None)
-            if peer is None or peer.in_sync:
+            if peer is None or peer.in_sync or (peer.commit or 0) >= enough:
                 break
             seen = seen or peer.online
             if not peer.online and (seen or time.monotonic() - waited > 30):

@@ -40,6 +40,7 @@ COMMANDS = {
     "verify": "care",
     "compact": "care",
     "shell": "interactive",
+    "demo": "demo",
 }
 
 # A missing module of these is a bug; one of any other package is an extra that is not installed.

@@ -110,6 +110,10 @@ def tell_running(session: Session, device: Device) -> None:
     """Say what runs, and where."""
     status = device.status()
     where = f", links on port {status.port}" if status.port is not None else ""
+    if device.attached:
+        session.output.note(
+            f"process {device.store.owner_pid} has the store: this one takes its part when that one ends"
+        )
     session.output.result(
         {"device": status.name, "device_id": status.device_id, "store": status.store, "port": status.port},
         f"{status.name} ({status.device_id[:7]}) runs on {status.store}{where}",
