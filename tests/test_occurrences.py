@@ -11,7 +11,8 @@ from dateutil import rrule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atop.pim.occurrences import MAX_OCCURRENCES, Budget, _expand, occurrences
+from atop.pim.occurrences import Budget, occurrences
+from atop.pim.recurrence import MAX_OCCURRENCES, expand
 
 UTC = datetime.UTC
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
@@ -145,7 +146,7 @@ def test_beginning_near_the_days_gives_what_beginning_at_the_start_gives(freq, i
     start = start.replace(microsecond=0)
     low = datetime.datetime.combine(first, datetime.time())
     high = low + datetime.timedelta(days=400)
-    found = _expand(rule, start, low, high, None)
+    found = expand(rule, start, low, high, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # A step of dateutil's that finds nothing for 8,000 years: the other side would not come back either.

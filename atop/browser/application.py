@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from atop import Store
-from atop.browser import changes, contacts, items, mail, notes, pools, table, transfer
+from atop.browser import calendar, changes, contacts, items, mail, notes, pools, table, transfer
 from atop.browser.assets import Assets
 from atop.browser.jobs import Jobs
 from atop.browser.layouts import Layouts
@@ -26,6 +26,7 @@ from atop.browser.views import Entry, View
 # In the order of the navigation. A view is added here; see the docstring of `atop.browser`.
 VIEWS: tuple[View, ...] = (
     contacts.VIEW,
+    calendar.VIEW,
     mail.VIEW,
     notes.VIEW,
     pools.VIEW,

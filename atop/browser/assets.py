@@ -19,12 +19,12 @@ SCRIPT = (
     "core", "live", "tools",
     "grid", "cell", "table",
     "editors", "item",
-    "pools", "split",
+    "pools", "split", "calendar",
 )
 STYLE = (
     "tokens", "base",
     "table", "item",
-    "pools", "split",
+    "pools", "split", "calendar",
 )
 # fmt: on
 

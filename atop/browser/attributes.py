@@ -7,7 +7,7 @@ Nothing here raises for that. Texts are cut at a length that a page can show.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from atop import File, Item
@@ -82,3 +82,25 @@ def day(value: Any) -> datetime.date | None:
 def unique(values: Iterable[str]) -> list[str]:
     """The values in order, each once."""
     return list(dict.fromkeys(values))
+
+
+class Attributes(Mapping[str, Any]):
+    """An item's attributes, each read when it is asked for: most have dozens, of which few are needed."""
+
+    def __init__(self, item: Item) -> None:
+        self._item = item
+
+    def __getitem__(self, name: str) -> Any:
+        value = getattr(self._item, name, _MISSING)
+        if value is _MISSING:
+            raise KeyError(name)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._item.attributes)
+
+    def __len__(self) -> int:
+        return len(self._item.attributes)
+
+
+_MISSING = object()

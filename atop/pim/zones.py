@@ -214,7 +214,8 @@ def _yearly_onset(observance: _Observance, year: int) -> datetime.datetime | Non
     match = _BYDAY.match(rule.get("BYDAY", ""))
     if match is not None:
         weekday = _WEEKDAYS[match[2]]
-        days = [d for d in days if 1 <= d <= last and calendar.weekday(year, month, d) == weekday]
+        first = calendar.weekday(year, month, 1)
+        days = [d for d in days if 1 <= d <= last and (first + d - 1) % 7 == weekday]
         position = int(match[1] or 1)
     elif "BYMONTHDAY" in rule:
         position = 1
