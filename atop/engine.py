@@ -400,8 +400,9 @@ class Engine(Calls):
     def _apply(self, write_set: WriteSet, pending: Pending, applied: Callable[[], None] | None) -> int:
         commit_key = pack_u64(write_set.commit_id)
         fresh = write_set.base is not None and write_set.base == self.sequence
-        txn = self._env.txn_begin()
+        begun: list[Any] = []
         try:
+            txn = self._begin(begun)
             if not fresh:
                 known = self._tables[COMMITS].get(commit_key, txn=txn)
                 if known is not None:
@@ -438,14 +439,23 @@ class Engine(Calls):
             finally:
                 self.sequence += 1
         except BaseException as error:
-            self._abort(txn, error)
+            self._abort(begun, error)
             raise
         return number
 
-    def _abort(self, txn: Any, error: BaseException) -> None:
+    def _begin(self, begun: list[Any]) -> Any:
+        """Begin a transaction, and put it into `begun` in the same step, between which no interrupt can come.
+
+        One that nobody holds is ended by its destructor, which warns of that, and the interrupt ends as a SystemError.
+        """
+        begun.extend(map(self._env.txn_begin, (None,)))
+        return begun[0]
+
+    def _abort(self, begun: list[Any], error: BaseException) -> None:
         """End a transaction that `error` broke off, so that it holds no lock while the error is looked at."""
-        if isinstance(error, (db.DBRunRecoveryError, UncertainError)):
-            return  # the environment is about to be given up
+        if not begun or isinstance(error, (db.DBRunRecoveryError, UncertainError)):
+            return  # there is none, or the environment is about to be given up
+        (txn,) = begun
         if self._in_step:
             end_transaction(txn.abort)
         else:
@@ -622,12 +632,13 @@ class Engine(Calls):
         self, table: str, operations: Sequence[tuple[bytes, bytes | None]], counters: dict[bytes, int] | None = None
     ) -> None:
         """Write to one table, and to counters, in a transaction that is flushed and no commit of the store's."""
-        txn = self._env.txn_begin()
+        begun: list[Any] = []
         try:
+            txn = self._begin(begun)
             self._write(table, operations, txn)
             self._count(counters or {}, txn)
         except BaseException as error:
-            self._abort(txn, error)
+            self._abort(begun, error)
             raise
         end_transaction(txn.commit, db.DB_TXN_SYNC)
 
