@@ -31,6 +31,7 @@ from typing import Any, TypeVar
 
 from berkeleydb import db
 
+from atop import clock
 from atop.calls import Calls, Pending, UncertainError, end_transaction
 from atop.database import Durability, Head
 from atop.environment import (
@@ -124,7 +125,7 @@ class Engine(Calls):
                 raise damaged(self.path.parent, "the last record of the journal cannot be read", JOURNAL)
             self.head = Head(unpack_u64(last[0])[0], last[1][:CHAIN_SIZE])
             known = self._tables[COMMITS].get(commit_id_of(last[1]))
-            self.last_time = max(self.last_time, unpack_u64(known, 8)[0] if known else 0)
+            self.last_time = clock.latest(self.last_time, unpack_u64(known, 8)[0] if known else 0)
         self._in_step = True
 
     def _before_close(self) -> None:
@@ -191,7 +192,7 @@ class Engine(Calls):
                     scan_pickle(record, CHAIN_SIZE + 8)
                     _, when, _, changes = loads(record[CHAIN_SIZE + 8 :])
                     changed += [change[1] for change in changes]
-                    self.last_time = max(self.last_time, when)
+                    self.last_time = clock.latest(self.last_time, when)
                     self.head = Head(unpack_u64(key)[0], record[:CHAIN_SIZE])
                     pair = cursor.next()
         finally:
@@ -430,7 +431,7 @@ class Engine(Calls):
             try:
                 end_transaction(txn.commit, db.DB_TXN_NOSYNC)
                 self.head = Head(number, chain)
-                self.last_time = max(self.last_time, write_set.time)
+                self.last_time = clock.latest(self.last_time, write_set.time)
                 if self.on_commit is not None:
                     self.on_commit(write_set)
                 if applied is not None:

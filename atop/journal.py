@@ -52,7 +52,7 @@ class Commit:
 
     commit_id: int
     number: int  # its place in the journal: 1, 2, 3 ...
-    time: datetime  # in UTC; of the hybrid clock, which is never behind an earlier commit that the device had seen
+    time: datetime  # in UTC; of the hybrid clock: see `atop.clock`
     label: str
     chain: bytes  # over this commit and all before it
     _changes: tuple[tuple[Any, ...], ...]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from atop import clock
 from atop.files import GRACE
 from atop.journal import Commit, commits_after
 from atop.pool import Pool
@@ -23,6 +24,7 @@ DEFAULT_KEEP = timedelta(days=400)
 # How long the ids of commits are known, whatever history is kept: a device that was away for less cannot commit twice.
 KEEP_IDS = timedelta(days=400)
 TRIM_BATCH = 200
+MAX_LEAP = timedelta(microseconds=clock.MAX_LEAP)
 # Contents that the other devices are asked about at once, before they are removed.
 COLLECT_BATCH = 1_000
 
@@ -74,10 +76,15 @@ def _trim(store: Store, keep: timedelta, report: CompactReport) -> None:
         oldest_kept = datetime.min.replace(tzinfo=UTC) if keep > timedelta(0) else datetime.max.replace(tzinfo=UTC)
     oldest = store._tenure.engine.oldest_commit()
     batch: list[Commit] = []
+    ahead: list[Commit] = []  # by a clock that was wrong: they are as old as the next one says
     for commit in commits_after(store._tenure.engine, oldest - 1):
+        if commit.time > now + MAX_LEAP and commit.number != store.head.number:
+            ahead.append(commit)
+            continue
         if commit.time >= oldest_kept or commit.number == store.head.number:
             break  # the last one stays: it holds the chain
-        batch.append(commit)
+        batch += [*ahead, commit]
+        ahead = []
         if len(batch) >= TRIM_BATCH:
             _trim_batch(store, batch, report)
             batch = []

@@ -21,14 +21,13 @@ import logging
 import os
 import re
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar, overload
 
-from atop import care, contents, journal
+from atop import care, clock, contents, journal
 from atop.classic import ClassicStore
 from atop.conflicts import Conflicts
 from atop.database import Database, Durability, Head
@@ -451,9 +450,9 @@ class Store(ClassicStore):
             return
 
     def _now(self) -> int:
-        """The hybrid clock, in microseconds: the wall clock, but never behind what it has shown or seen."""
+        """The hybrid clock, in microseconds: see `atop.clock`."""
         with self._clock_lock:
-            now = max(time.time_ns() // 1000, self._time + 1, self._engine.last_time + 1)
+            now = clock.after(self._time, self._engine.last_time)
             self._time = min(now, journal.LATEST)
             return self._time
 

@@ -266,9 +266,12 @@ class Reconciler:
             self._write(engine, head, has, same)
             self._secured = (master, head)
         self._progress("following", 0, 0)
-        self._tell(roles.Secured(master, head.number, head.chain))
+        self._tell_secured(master, head)
         with self._changed:  # until it is followed, or something else has happened
             self._changed.wait_for(lambda: self._closed or self._parted_from != master, self.retry_seconds)
+
+    def _tell_secured(self, master: Id, head: Head) -> None:
+        self._tell(roles.Secured(master, head.number, head.chain))
 
     def _write(self, engine: Engine, head: Head, has: int, same: int) -> None:
         older = [salvage for salvage in map(self._open, self._files()) if salvage is not None]
@@ -347,11 +350,10 @@ class Reconciler:
             self._required().flush()
             self._remove(path)
         with self._changed:
-            self.pending = False
+            self.pending = left
             self._status = replace(self._status, phase="idle", done=0, total=0)
             if left:  # it is looked at again: somebody may put it back
                 self._changed.wait_for(lambda: self._closed, self.retry_seconds)
-                self.pending = not self._closed
 
     def _replay_file(self, salvage: Salvage) -> None:
         engine, store = self._required(), self._store

@@ -283,8 +283,8 @@ class _Work:
             if old == item_id and self.draft.named(name) is None:
                 self.draft.name(name, item_id)
         for change in self._replay.changes_of(deletion):
-            if change.kind != "changed" or change.item_id == item_id:
-                continue
+            if change.item_id == item_id:
+                continue  # any other one may have been brought back as well
             if item_id in (change.pools or ()):
                 self._put_pools(change.item_id, lambda pools: pools | {item_id})
             for name, before in change.before.items():
@@ -315,11 +315,10 @@ class _Work:
             return
         for name in [name for name in changed if self._only_lets_go(base.get(name), after.attributes.get(name))]:
             del changed[name]
-        mine = self._mended(after.attributes, {name: rule for name, rule in change.rules.items() if name in changed})
         result = merge_attributes(
             item_id,
             base,
-            mine,
+            after.attributes,
             now.attributes,
             changed,
             theirs,
@@ -331,7 +330,8 @@ class _Work:
         for clash in result.clashes:
             self._clash(clash)
         schema = max(now.schema, after.schema) if now.type_name == after.type_name else now.schema
-        attributes = self._mended(result.attributes, rules)
+        mine = {name: rule for name, rule in change.rules.items() if name in changed}
+        attributes = self._mended(result.attributes, {**(rules or {}), **mine})
         self.draft.put(item_id, now._replace(attributes=attributes, schema=schema, pools=self._pools_of(now.pools)))
         if change.kind in (CREATED, WHOLE):
             self._put_pools(item_id, lambda pools: pools | set(after.pools))
@@ -388,12 +388,13 @@ class _Work:
 
     def _mended(self, attributes: dict[str, Any], rules: dict[str, bytes] | None = None) -> dict[str, Any]:
         """Attributes without references to what is gone; what `rules` do not let go of is brought back."""
-        mended = attributes
-        for target, name in set(references_of(attributes)):
+        mended, rules = attributes, rules or {}
+        references = set(references_of(attributes))
+        for target, name in sorted(references, key=lambda place: place[1] not in rules):  # what brings back comes first
             pool = self._pool(target)
             if pool != target:
                 mended = {**mended, name: _with_other(mended[name], target, pool)}
-            elif self._is_gone(target) and not ((rules or {}).get(name) and self._bring_back_target(target)):
+            elif self._is_gone(target) and not (rules.get(name) and self._bring_back_target(target)):
                 mended = {**mended, name: without(mended[name], target)}
         return mended
 

@@ -292,7 +292,8 @@ def test_a_clock_past_the_last_year_leaves_the_history_readable(open_store, monk
     store = open_store()
     store.get(item.item_id).name = "Ada"
     times = [commit.time for commit in store.history()]
-    assert [time.year for time in times] == [9999, 9999]
+    assert times[1].year == 9999
+    assert times[0].year < 9999  # the next commit has the time that it is
     assert times[0].astimezone(timezone(timedelta(hours=14))).year == 9999
 
 

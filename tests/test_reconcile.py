@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from grouping import Group, Machine, Note, until
 
+from atop import NoMaster, StoreFull
+from replication import reconcile
 from replication.messages import Role
+from replication.reconcile import Reconciler
 
 
 @pytest.fixture
@@ -90,3 +96,183 @@ def test_one_attribute_changed_on_both_sides_the_later_is_kept_and_the_other_put
     )  # fmt: skip
     b.store.conflicts.settle(conflict.item_id, "theirs")
     until(lambda: note.text == "from a" and not len(a.store.conflicts))
+
+
+# -- what goes wrong on the way
+
+
+def part(group: Group, a: Machine, b: Machine) -> None:
+    """Two masters, of which `a` has less, and gives way."""
+    until(lambda: b.store.head == a.store.head)
+    group.cut("a", "b")
+    a.write("a1", "a2")
+    b.write("b1", "b2", "b3")
+
+
+def salvage_files(store: Path) -> list[Path]:
+    return sorted((store / "local" / "salvage").glob("*"))
+
+
+def test_where_the_disk_is_full_nothing_is_given_up_until_there_is_room(
+    group: Group, a: Machine, b: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part(group, a, b)
+    a.manager.reconciler.retry_seconds = 0.05
+    full = threading.Event()
+    full.set()
+    real = reconcile.write
+
+    def write(*arguments: Any) -> int:
+        if full.is_set():
+            raise StoreFull("the disk of this device is full: make room and try again")
+        return real(*arguments)
+
+    monkeypatch.setattr(reconcile, "write", write)
+    group.link("a", "b")
+    until(lambda: "full" in (a.manager.status().problem or ""))
+    assert (a.manager.role, a.manager.status().parted) == (Role.WAITING, True)
+    assert a.texts() == ["a1", "a2", "first"]
+    with pytest.raises(NoMaster, match="full"):
+        a.write("a3")
+    b.write("b4")
+    full.clear()
+    heal(group)
+    assert a.texts() == ["a1", "a2", "b1", "b2", "b3", "b4", "first"]
+    assert a.manager.status().problem is None
+    assert salvage_files(a.path) == []
+
+
+@pytest.mark.parametrize("step", ["comparing", "salvaging", "secured", "replaying", "removing"])
+def test_a_device_that_ends_at_any_step_goes_on_when_it_is_back(
+    group: Group, a: Machine, b: Machine, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    part(group, a, b)
+    reached = threading.Event()
+    at = {
+        "comparing": "_ask",
+        "salvaging": "_write",
+        "secured": "_tell_secured",
+        "replaying": "_make",
+        "removing": "_remove",
+    }[step]
+    real = getattr(Reconciler, at)
+    calls = iter(range(1 << 30))
+
+    def stop_here(self: Reconciler, *arguments: Any) -> Any:
+        if self is not a_manager.reconciler or (step == "replaying" and next(calls) == 0):
+            return real(self, *arguments)
+        reached.set()
+        raise StoreFull("this is as far as the test goes")
+
+    a_manager = a.manager
+    monkeypatch.setattr(Reconciler, at, stop_here)
+    group.link("a", "b")
+    until(reached.is_set)
+    a.close()
+    monkeypatch.setattr(Reconciler, at, real)
+    a = group.start("a")
+    heal(group)
+    assert a.texts() == b.texts() == ["a1", "a2", "b1", "b2", "b3", "first"]
+    assert salvage_files(a.path) == []
+
+
+def test_a_damaged_salvage_file_is_told_kept_and_not_used(
+    group: Group, a: Machine, b: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part(group, a, b)
+
+    def later(self: Reconciler, *arguments: Any) -> None:
+        raise StoreFull("this is as far as the test goes")
+
+    monkeypatch.setattr(Reconciler, "_make", later)
+    group.link("a", "b")
+    until(lambda: a.store.head == b.store.head and a.manager.role is Role.REPLICA and bool(salvage_files(a.path)))
+    a.close()
+    monkeypatch.undo()
+    (path,) = salvage_files(group.directory / "a")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    a = group.start("a")
+    a.manager.reconciler.retry_seconds = 0.05
+    until(lambda: str(path) in (a.manager.status().problem or ""))
+    b.write("b4")
+    until(lambda: a.store.head == b.store.head)
+    assert a.texts() == ["b1", "b2", "b3", "b4", "first"]
+    assert path.read_bytes() == whole[:-100]
+    path.write_bytes(whole)  # somebody had a copy
+    heal(group)
+    assert a.texts() == b.texts() == ["a1", "a2", "b1", "b2", "b3", "b4", "first"]
+    assert a.manager.status().problem is None
+
+
+# -- away for long
+
+
+@pytest.mark.parametrize("which", ["the one that keeps", "the one that gives way", "both"])
+def test_where_the_journal_was_trimmed_nothing_is_lost(group: Group, a: Machine, b: Machine, which: str) -> None:
+    note = Note(a.store, text="old", number=1)
+    other = Note(a.store, text="other", number=1)
+    part(group, a, b)
+    note.number = 2
+    other.text = "other by a"
+    for text in ("b5", "b6", "b7"):
+        b.write(text)
+    b.store.get(note.item_id).number = 3
+    for machine in (a, b):
+        if which == "both" or (machine is a) == (which == "the one that gives way"):
+            machine.store.compact(keep=datetime.timedelta(0))
+            assert machine.store._engine.oldest_commit() == machine.store.head.number
+    heal(group)
+    assert {"a1", "a2", "b1", "b7", "first"} <= set(a.texts())
+    values = {note.number, *(v for c in a.store.conflicts for v in (c.kept, c.other) if c.about == note.item_id)}
+    assert {2, 3} <= values | {v.get("number") for v in values if isinstance(v, dict)}
+    texts = {other.text, *(v for c in a.store.conflicts for v in (c.kept, c.other) if c.about == other.item_id)}
+    assert "other by a" in texts
+
+
+def test_a_device_that_was_away_past_the_log_gets_a_copy_and_loses_nothing(
+    group: Group, a: Machine, b: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part(group, a, b)
+    b.manager.log_needed = lambda: 1 << 30  # type: ignore[method-assign]  # as if it had written for months
+    for _ in range(40):
+        b.write("long" * 200_000)
+    b.store._engine.checkpoint()
+    heal(group)
+    assert {"a1", "a2", "b1", "b2", "b3", "first"} <= set(a.texts())
+    assert len(a.texts()) == 46
+
+
+def test_what_was_replayed_by_another_device_is_not_replayed_again(group: Group, a: Machine, b: Machine) -> None:
+    for machine in (a, b):
+        machine.manager.set_members(3)
+    c = group.start("c", size=3)
+    until(lambda: a.store.head == b.store.head == c.store.head)
+    for one, two in ("ab", "bc"):
+        group.cut(one, two)
+    a.write("a1")  # and c has it too
+    until(lambda: c.store.head == a.store.head)
+    b.write("b1", "b2", "b3")
+    heal(group)
+    assert a.texts() == b.texts() == c.texts() == ["a1", "b1", "b2", "b3", "first"]
+    assert len([commit for commit in a.store.history() if commit.device == 0 and commit.label == "create Note"]) == 2
+
+
+def test_clocks_that_are_years_apart(group: Group, a: Machine, b: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    note = Note(a.store, text="old")
+    until(lambda: b.store.head == a.store.head)
+    group.cut("a", "b")
+    year_2099 = 4_070_908_800_000_000
+    monkeypatch.setattr(b.store, "_now", lambda: year_2099)
+    b.store.get(note.item_id).text = "from the future"
+    monkeypatch.undo()
+    note.text = "from today"
+    a.write("a1", "a2")
+    heal(group)
+    assert note.text == "from the future"
+    (conflict,) = a.store.conflicts
+    assert conflict.other == "from today"
+    for machine in (a, b):  # and nobody's clock is wrong for it from then on
+        machine.write("after")
+        commit = next(machine.store.history())
+        assert commit.time.year < 2099
