@@ -2,7 +2,7 @@
 
 from replication.calls import RemoteInvitation
 from replication.device import Device
-from replication.device_status import DeviceStatus, PeerStatus
+from replication.device_status import DeviceStatus, PeerStatus, WorkStatus
 from replication.errors import NotAMember, NotRunning
 from replication.group import MAX_DEVICES
 from replication.identity import DeviceId, IdentityError, InvalidDeviceId
@@ -37,4 +37,5 @@ __all__ = [
     "Settings",
     "SettingsError",
     "StoreNotEmpty",
+    "WorkStatus",
 ]

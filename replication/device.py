@@ -33,6 +33,7 @@ from atop.replicated import Replication
 
 from . import settings
 from .calls import Calls, RemoteInvitation, status_from
+from .copying import CopyStatus
 from .device_status import DeviceStatus, PeerStatus
 from .errors import NotRunning
 from .group import Group
@@ -68,7 +69,7 @@ class Device:
         self._listeners: list[LinkListener] = []
         self._calls = Calls(self._taking_part)
         try:
-            with copying(progress, group, self.links):
+            with copying(progress, self._copy):
                 self.store = Store(
                     path,
                     replication=self._own,
@@ -107,6 +108,10 @@ class Device:
             self._begun = False
         if participant is not None:
             participant.close()
+
+    def _copy(self) -> CopyStatus | None:
+        participant = self._participant
+        return participant.manager.status().copy if participant is not None else None
 
     def _taking_part(self) -> Participant:
         participant = self._participant
@@ -298,6 +303,9 @@ class Device:
             consistency="majority" if group is not None and group.majority else "available",
             in_sync=False,
             parted=False,
+            work=(),
+            missing_files=0,
+            conflicts=0,
             port=None,
             announced_as=None,
             peers=(),

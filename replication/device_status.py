@@ -23,6 +23,13 @@ from .messages import Member
 from .pairing_socket import InvitationStatus
 from .peers import PeersStatus
 
+PHASES: Final = {
+    "comparing": "comparing histories",
+    "salvaging": "putting commits in safety",
+    "following": "following the other history",
+    "replaying": "bringing commits together",
+}
+
 RATE_FLOOR: Final = 1.0
 """Commits a second below which it is not said how long something will take."""
 
@@ -53,13 +60,38 @@ class PeerStatus:
 
 
 @dataclass(frozen=True)
+class WorkStatus:
+    """Something that takes a while: `what` in words, and how much of it is done.
+
+    `unit` is "bytes" or "commits"; `total` and `seconds` (left) are None while they are not known.
+    """
+
+    what: str
+    unit: str
+    done: int
+    total: int | None = None
+    seconds: float | None = None
+
+    @property
+    def text(self) -> str:
+        """A line for people."""
+        scale = 1e6 if self.unit == "bytes" else 1
+        name = "MB" if self.unit == "bytes" else self.unit
+        of = f" of {self.total / scale:,.0f}" if self.total is not None else ""
+        about = f", about {duration(self.seconds)}" if self.seconds is not None else ""
+        return f"{self.what}: {self.done / scale:,.0f}{of} {name}{about}"
+
+
+@dataclass(frozen=True)
 class DeviceStatus:
     """A device.
 
     `role` is one of "master", "replica", "electing", "waiting", "starting"; a device on its own is master. `grouped`:
     whether it shares its store with others; `removed`: whether it did, and was removed. `in_sync`: every other device
     that is online has the same history, and there is one at least. `parted`: the master lacks commits that are here;
-    this device waits, its data readable. `problems` are for people, in order of weight.
+    this device waits, its data readable. `work` is what takes a while just now; `missing_files` counts files whose
+    contents have not come yet, `conflicts` values that were put aside since the start. `problems` are for people, in
+    order of weight.
     """
 
     name: str
@@ -79,6 +111,9 @@ class DeviceStatus:
     peers: tuple[PeerStatus, ...]
     invitation: InvitationStatus | None
     problems: tuple[str, ...]
+    work: tuple[WorkStatus, ...] = ()
+    missing_files: int = 0
+    conflicts: int = 0
 
     @property
     def summary(self) -> str:
@@ -91,6 +126,8 @@ class DeviceStatus:
         online = [peer for peer in present if peer.online]
         if not online:
             return "no other device is reachable; what is written here reaches them when they are back"
+        if self.work:
+            return "; ".join(work.text for work in self.work)
         if self.parted:
             return "waiting: the master lacks commits that are here; they are being put in safety"
         if self.in_sync:
@@ -172,7 +209,26 @@ def status_of(sources: Sources) -> DeviceStatus:
         peers=peers,
         invitation=sources.invitation,
         problems=_problems_of(sources, removed),
+        work=_work_of(manager),
+        missing_files=manager.files.missing,
+        conflicts=manager.reconcile.conflicts,
     )
+
+
+def _work_of(manager: ManagerStatus) -> tuple[WorkStatus, ...]:
+    """What takes a while."""
+    found = []
+    copy, reconcile, files = manager.copy, manager.reconcile, manager.files
+    if copy is not None:
+        found.append(WorkStatus("copying the store", "bytes", copy.received, copy.total, copy.seconds))
+    if reconcile.phase != "idle":
+        found.append(
+            WorkStatus(PHASES.get(reconcile.phase, reconcile.phase), "commits", reconcile.done, reconcile.total)
+        )
+    if files.fetching:
+        received = sum(one.received for one in files.fetching)
+        found.append(WorkStatus("fetching files", "bytes", received, files.missing_bytes))
+    return tuple(found)
 
 
 def _peers_of(sources: Sources) -> tuple[PeerStatus, ...]:
@@ -227,7 +283,9 @@ def _peer(
 
 def _problems_of(sources: Sources, removed: bool) -> tuple[str, ...]:
     """What is wrong, the weightiest first."""
-    found = [text for text in (sources.problem, sources.manager.problem) if text is not None]
+    manager = sources.manager
+    said = (sources.problem, manager.problem, manager.reconcile.problem, manager.files.problem)
+    found = [text for text in said if text is not None]
     if removed:
         found.insert(0, "this device was removed from the group; its data is kept")
     if sources.linking is not None:

@@ -56,7 +56,6 @@ class GroupRecord(msgspec.Struct, frozen=True):
     removed: bool
     others: int
     members: Annotated[list[Member], Meta(max_length=MAX_MEMBERS)]
-    copy_bytes: int = 0  # how large the store was that this device is to copy; for display
 
     def __repr__(self) -> str:
         return f"<GroupRecord of {len(self.members)} devices>"
@@ -151,12 +150,11 @@ class Group:
         members: Iterable[Member],
         *,
         majority: bool,
-        copy_bytes: int,
     ) -> Group:
         """Take up membership of a group whose `members` have this device among them."""
         known = list(members)
         own = next(member for member in known if member.public_key == identity.public_key)
-        record = GroupRecord(VERSION, group_id, majority, own.tag, False, False, 0, known, copy_bytes)
+        record = GroupRecord(VERSION, group_id, majority, own.tag, False, False, 0, known)
         group = cls(local, identity, record)
         group._save()
         return group
@@ -187,11 +185,6 @@ class Group:
     def copied(self) -> bool:
         """Whether this device has had the whole store once."""
         return self._record.copied
-
-    @property
-    def copy_bytes(self) -> int:
-        """About how large the store was that this device copies."""
-        return self._record.copy_bytes
 
     @property
     def removed(self) -> bool:

@@ -26,6 +26,7 @@ from atop.environment import MARK
 from discovery import Candidate, Change, Discovery, DiscoveryError, parse_peer
 
 from . import settings
+from .copying import CopyStatus
 from .group import GROUP_FILE, GROUP_ID_BYTES, MAX_DEVICES, Group
 from .handshake import LinkError
 from .identity import IDENTITY_FILE, Identity
@@ -39,7 +40,6 @@ from .invitation import (
     WrongCode,
     check_name,
 )
-from .link import Link
 from .messages import Member
 from .pairing import PairingOutcome, Refusal
 from .pairing_socket import Confirm, join
@@ -63,7 +63,6 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True):
 
     group_id: Annotated[bytes, Meta(min_length=GROUP_ID_BYTES, max_length=GROUP_ID_BYTES)]
     majority: bool
-    copy_bytes: Annotated[int, Meta(ge=0, le=2**62)]
     members: Annotated[list[Member], Meta(min_length=2, max_length=MAX_DEVICES)]
     version: int = WELCOME_VERSION
 
@@ -161,7 +160,6 @@ def pair(path: Path, code: str, chosen: settings.Settings, address: str | None, 
             welcome.group_id,
             welcome.members,
             majority=welcome.majority,
-            copy_bytes=welcome.copy_bytes,
         )
     except OSError as error:
         raise explained(error, path) from error
@@ -248,17 +246,18 @@ def _on_the_network(number: int, chosen: settings.Settings) -> Generator[Place, 
 
 
 @contextlib.contextmanager
-def copying(progress: Progress | None, group: Group | None, links: Callable[[], list[Link]]) -> Iterator[None]:
+def copying(progress: Progress | None, copy: Callable[[], CopyStatus | None]) -> Iterator[None]:
     """Tell how far the copy is that the block waits for, if it waits for one."""
-    if progress is None or group is None or group.copied:
+    if progress is None:
         yield
         return
     done = threading.Event()
 
     def tell() -> None:
         while not done.wait(PROGRESS_SECONDS):
-            received = sum(link.status().received_bytes for link in links())
-            progress(received, max(received, group.copy_bytes) or None)
+            status = copy()
+            if status is not None:
+                progress(status.received, status.total)
 
     thread = threading.Thread(target=tell, name="atop-copy-progress", daemon=True)
     thread.start()

@@ -182,8 +182,7 @@ class Steward:
         group = self.joined
         entry = self._entry_for(group, public_key, name)
         others = [member for member in group.current() if member.public_key != public_key]
-        size = sum(path.stat().st_size for path in (self._path / "data").glob("*.db"))
-        return welcome_bytes(Welcome(group.group_id, group.majority, size, [*others, entry]))
+        return welcome_bytes(Welcome(group.group_id, group.majority, [*others, entry]))
 
     def admit(self, public_key: bytes, name: str) -> None:
         """Make a device that has proven the code a member. Raises PairingFailed, and what writing raises."""

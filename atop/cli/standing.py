@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from atop.cli.session import Session
-from atop.cli.text import to_json
+from atop.cli.text import many, to_json
 
 if TYPE_CHECKING:
     from replication import Device, DeviceStatus
@@ -63,6 +63,10 @@ def lines_of(status: DeviceStatus) -> list[str]:
             lag = f", round trip {peer.round_trip * 1000:.1f} ms" if peer.round_trip is not None else ""
             state += f" ({peer.role or 'unknown'}{lag})"
         lines.append(f"        {peer.name}: {state}")
+    if status.missing_files:
+        lines.append(f"files   the contents of {many(status.missing_files, 'file')} have not come yet")
+    if status.conflicts:
+        lines.append(f"        {many(status.conflicts, 'value')} put aside: atop conflicts")
     return [*lines, *(f"problem {problem}" for problem in status.problems)]
 
 
