@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from discovery import DEFAULT_PORT, Candidate, Change, Discovery, DiscoveryStatus
+from discovery import DEFAULT_PORT, Candidate, Change, Discovery, DiscoveryError, DiscoveryStatus
 
 from .group import Changes, Group
 from .handshake import Credentials
@@ -21,7 +21,8 @@ from .listener import CannotListen
 from .membership import id_of
 from .messages import Members, Reason
 from .peers import Peers, PeersStatus
-from .settings import Settings
+from .places import Places
+from .settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     import socket
@@ -39,6 +40,7 @@ class Connections:
         group: Group,
         hub: Hub,
         chosen: Settings,
+        places: Places,
         *,
         on_pairing: Callable[[socket.socket], None],
         told_removed: Callable[[bytes], None],
@@ -47,6 +49,8 @@ class Connections:
         self._group = group
         self._chosen = chosen
         self._on_pairing = on_pairing
+        self._places = places
+        self._announced: dict[str, Candidate] = {}  # by short device id: what was heard last
         about = Credentials(
             identity,
             group.own.name,
@@ -63,6 +67,9 @@ class Connections:
         except BaseException:
             self._peers.close()
             raise
+        for device, place in places.known().items():
+            if device in self._short_ids():
+                self._peers.found(f"remembered:{device}", place.addresses, place.port, device)
 
     def _listen(self) -> int:
         wanted = self._chosen.port
@@ -74,16 +81,19 @@ class Connections:
             return self._peers.listen(None, 0, on_pairing=self._on_pairing)
 
     def _begin_discovery(self) -> Discovery:
-        discovery = Discovery(
-            name=self._group.own.name,
-            port=self.port,
-            device_id=self._identity.device_id.short,
-            group_tag=self._group.announced_tag,
-            on_candidate=self._on_candidate,
-            interfaces=self._chosen.interfaces,
-            fixed=self._chosen.peers,
-            multicast=self._chosen.multicast,
-        )
+        try:
+            discovery = Discovery(
+                name=self._group.own.name,
+                port=self.port,
+                device_id=self._identity.device_id.short,
+                group_tag=self._group.announced_tag,
+                on_candidate=self._on_candidate,
+                interfaces=self._chosen.interfaces,
+                fixed=self._chosen.peers,
+                multicast=self._chosen.multicast,
+            )
+        except DiscoveryError as error:
+            raise SettingsError(f"devices cannot be looked for: {error}") from None
         discovery.prefer(self._short_ids())
         discovery.start()
         return discovery
@@ -92,6 +102,10 @@ class Connections:
         if change is Change.LOST:
             self._peers.lost(candidate.key)
         else:
+            device = candidate.device_id
+            if device is not None and device in self._short_ids():
+                self._announced[device] = candidate
+                self.remember(device)
             self._peers.found(candidate.key, candidate.addresses, candidate.port, candidate.device_id)
 
     def _short_ids(self) -> list[str]:
@@ -106,6 +120,12 @@ class Connections:
     def status(self) -> tuple[PeersStatus, DiscoveryStatus]:
         """How the links and the search are doing."""
         return self._peers.status(), self._discovery.status()
+
+    def remember(self, device: str) -> None:
+        """Keep in mind where this device (a short id) was announced, if there is a link to it."""
+        candidate = self._announced.get(device)
+        if candidate is not None and any(link.device_id.short == device for link in self._peers.links()):
+            self._places.remember(device, candidate.addresses, candidate.port)
 
     def set_pairing(self, number: int | None) -> None:
         """Announce an open invitation, or its end."""

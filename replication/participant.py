@@ -26,6 +26,7 @@ from .link import Link
 from .manager import ReplicationManager
 from .pairing import Refusal
 from .pairing_socket import OpenInvitation
+from .places import Places
 from .steward import Steward
 
 if TYPE_CHECKING:
@@ -68,7 +69,14 @@ class Participant:
         self._steward = steward = Steward(
             path, self._identity, self.manager, group, later=self._work.put, on_alone=self._disconnect
         )
-        self._hub = Hub(self.manager, members=steward.list, on_members=steward.heard, on_removed=steward.told_removed)
+        self._hub = Hub(
+            self.manager,
+            members=steward.list,
+            on_members=steward.heard,
+            on_removed=steward.told_removed,
+            on_link=self._remember,
+        )
+        self._places = Places(path / "local")
         if group is not None and not group.removed:
             try:
                 self._connect(group)
@@ -196,11 +204,22 @@ class Participant:
             group,
             self._hub,
             self._settings,
+            self._places,
             on_pairing=self._on_pairing,
             told_removed=self._steward.told_removed,
         )
         self._steward.connections = connections
         return connections
+
+    def _remember(self, link: Link) -> None:
+        """There is a link: next time, try the same place first."""
+
+        def remember() -> None:
+            connections = self._steward.connections
+            if connections is not None:
+                connections.remember(link.device_id.short)
+
+        self._work.put(remember)
 
     def _disconnect(self) -> None:
         """End all links, and be silent."""

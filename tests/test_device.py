@@ -12,10 +12,12 @@ import pytest
 from devices import CACHE, PATIENCE, Home, Note, equal, member_names, texts, until
 
 from atop import NoMaster, NoSuchStore, Store
-from replication import Device, NoSuchDevice, NotAMember, PairingFailed, StoreNotEmpty
+from discovery import Candidate, Change
+from replication import MAX_DEVICES, Device, NoSuchDevice, NotAMember, PairingFailed, StoreNotEmpty
 from replication.group import Group, distinct_name, merged
 from replication.identity import Identity
 from replication.messages import Member
+from replication.places import Places
 
 
 @pytest.fixture
@@ -182,7 +184,85 @@ def test_an_empty_store_joins(home: Home) -> None:
     assert texts(home.join("desktop", a).store) == ["x"]
 
 
+def test_a_device_is_tried_again_where_it_was_reached_last(home: Home) -> None:
+    a = home.open("laptop")
+    b = home.join("desktop", a)
+    port = a.port
+    assert port is not None
+    until(b.links)
+    connections = b._participant._steward.connections  # type: ignore[union-attr]
+    announced = Candidate("x", "laptop", ("127.0.0.1",), port, device_id=a.device_id.short)
+    connections._on_candidate(Change.FOUND, announced)  # type: ignore[union-attr]
+    until((b.path / "local" / "places.json").exists)
+    home.close("desktop")
+    home.close("laptop")
+    (b.path / "local" / "settings.toml").write_text('name = "desktop"\nmulticast = false\n')
+    a = home.open("laptop", port=port)
+    b = home.open("desktop")
+    until(b.links)
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"A": {"addresses": [], "port": 1}}', b"\xff" * 100])
+def test_places_that_cannot_be_read_are_forgotten(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "places.json").write_bytes(damage)
+    places = Places(tmp_path)
+    assert places.known() == {}
+    places.remember("ABCDEFG", ("10.0.0.1",), 4747)
+    assert Places(tmp_path).known()["ABCDEFG"].port == 4747
+
+
+def test_a_device_with_the_tag_of_another_is_refused_and_gets_a_new_identity(home: Home) -> None:
+    a = home.open("laptop")
+    a.invite()
+    local = home.directory / "desktop" / "local"
+    local.mkdir(parents=True)
+    unlucky = Identity.load_or_create(local)
+    group = a._participant.group  # type: ignore[union-attr]
+    group.merge([Member(Identity.generate().public_key, "other", unlucky.device_id.tag, None, None)])  # type: ignore[union-attr]
+    with pytest.raises(PairingFailed, match="new identity"):
+        home.join("desktop", a)
+    b = home.join("desktop", a)
+    assert b.device_id != unlucky.device_id
+
+
+def test_a_full_group_invites_nobody(home: Home) -> None:
+    a = home.open("laptop")
+    a.invite()
+    group = a._participant.group  # type: ignore[union-attr]
+    group.merge([Member(Identity.generate().public_key, f"{n}", n, None, None) for n in range(1, MAX_DEVICES)])  # type: ignore[union-attr]
+    with pytest.raises(PairingFailed, match="as many devices"):
+        a.invite()
+
+
 # -- members
+
+
+def test_a_master_that_is_removed_gives_way_to_the_others(home: Home) -> None:
+    a = home.open("laptop")
+    b = home.join("desktop", a)
+    c = home.join("server", a, peers=[f"127.0.0.1:{b.port}"])
+    until(lambda: len(b.links()) == len(c.links()) == 2)
+    b.remove("laptop")
+    until(lambda: a.status().removed and "master" in (b.role, c.role))
+    Note(c.store, text="goes on")
+    until(lambda: equal(b, c) and texts(b.store) == ["goes on"])
+    assert texts(a.store) == []
+
+
+def test_two_devices_that_removed_each_other_are_both_on_their_own(home: Home) -> None:
+    a = home.open("laptop")
+    b = home.join("desktop", a)
+    until(lambda: equal(a, b))
+    home.close("desktop")
+    a.remove("desktop")
+    home.close("laptop")
+    b = home.open("desktop")
+    b.remove("laptop")
+    a = home.open("laptop", b)
+    until(lambda: not a.links() and not b.links())
+    Note(a.store, text="a")
+    Note(b.store, text="b")
+    assert (texts(a.store), texts(b.store)) == (["a"], ["b"])
 
 
 def test_a_removed_device_is_told_keeps_its_data_and_goes_on_alone(home: Home) -> None:

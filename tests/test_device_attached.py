@@ -164,3 +164,22 @@ def test_a_device_is_opened_once_in_a_process(home: Home) -> None:
     home.open("laptop")
     with pytest.raises(Exception, match="this process"):
         Device.open(home.directory / "laptop", multicast=False)
+
+
+def test_a_copy_that_was_cut_off_by_a_kill_is_taken_up_again(home: Home) -> None:
+    a = home.open("laptop")
+    with a.store.transaction():
+        for number in range(3000):
+            Note(a.store, text=f"{number} " + "x" * 2000)
+    code = a.invite().code
+    path = home.directory / "desktop"
+    joiner = Owner(path, "desktop")
+    assert joiner.process.stdin is not None
+    joiner.process.stdin.write(f"join {code} 127.0.0.1:{a.port}\n")
+    joiner.process.stdin.flush()
+    until((path / "local" / "group.json").exists)  # paired; the copy begins
+    joiner.end()
+    b = home.open("desktop", a)
+    assert equal(a, b)
+    assert b.store.verify().problems == []
+    assert member_names(b) == ["desktop", "laptop"]

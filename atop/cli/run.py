@@ -78,6 +78,8 @@ def run_command(
         raise click.UsageError("there is nobody to ask whether the digits are equal: add --yes")
     with stopping() as stop, device_of(session, create=True, name=name, port=port, peers=peers or None) as device:
         tell_running(session, device)
+        if name is not None and name != device.name:
+            session.output.note(f"this device is called {device.name}: atop devices rename gives it another name")
         with serving(session, device, browse):
             if invite:
                 _invite(session, device, ask=not yes, stop=stop)
