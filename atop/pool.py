@@ -20,9 +20,10 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from atop.building import fill_index, remove_dropped, remove_entries
 from atop.classic import ClassicPool
 from atop.errors import NoSuchIndex, NoSuchItem, NoTransaction, StoreError, TransactionTooLarge
-from atop.indexes import BUILDING, PREFIX_SIZE, READY, IndexDefinition, index_keys, prefix_of, words_of
+from atop.indexes import BUILDING, PREFIX_SIZE, READY, IndexDefinition, prefix_of, words_of
 from atop.item import Item, lacks_default
 from atop.keys import encode, encode_prefix, encode_tuple, successor
 from atop.records import pack_u64, unpack_u64
@@ -41,7 +42,7 @@ MAX_INDEX_NUMBER = (1 << 16) - 1
 MAX_AT_ONCE = 10_000
 # Index entries read at once, at first and at most: a query that is not read to its end should not read far ahead.
 FIRST_CHUNK, LARGEST_CHUNK = 64, 1_024
-BUILD_BATCH = 500
+CLEAR_BATCH = 500  # members that one transaction of `clear` takes out
 
 _UNSET: Any = object()
 # The list of members as an index: its keys are empty, and its entries sort by id.
@@ -163,7 +164,7 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
         self._needs_no_transaction("clear")
         total = len(self)
         done = 0
-        while chunk := next(self._id_chunks(BUILD_BATCH), None):
+        while chunk := next(self._id_chunks(CLEAR_BATCH), None):
 
             def take(item_ids: list[int] = chunk) -> None:
                 for item_id in item_ids:
@@ -252,7 +253,7 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
         )
         if definition.state == BUILDING and not with_transaction:
             try:
-                self._build(definition, progress)
+                fill_index(self, definition, progress)
             except StoreError:
                 raise  # the store could not be written: the index stays as it is, and may be gone on with
             except Exception:
@@ -308,41 +309,6 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
         if indexes.get(name) == tuple(definition):
             transaction.write(self)["indexes"] = {**indexes, name: tuple(definition._replace(state=READY))}
 
-    def _build(self, definition: IndexDefinition, progress: Progress | None) -> None:
-        """Make the entries of an index that every write already keeps, batch by batch."""
-        prefix = prefix_of(self._id, definition.number)
-        total, done = len(self), 0
-        behind: list[int] = []  # items of a batch that lack a default
-        for chunk in self._id_chunks(BUILD_BATCH):
-
-            def batch(item_ids: list[int] = chunk) -> tuple[dict[int, int], list[tuple[bytes, bytes | None]]]:
-                pool_state = self._state or self._load()
-                behind.clear()
-                versions = {self._id: pool_state.version}
-                puts: list[tuple[bytes, bytes | None]] = []
-                if tuple(definition) not in pool_state.attributes["indexes"].values():
-                    return versions, puts  # dropped, or finished by someone else, meanwhile
-                for item_id in item_ids:
-                    state = self._store._objects.read_state(item_id)
-                    if state is None or self._id not in state.pools:
-                        continue  # it went meanwhile, and took its entries along
-                    versions[item_id] = state.version
-                    puts += [(k, b"") for k in index_keys(prefix, definition, state.attributes, pack_u64(item_id))]
-                    if lacks_default(state, definition.attributes):
-                        behind.append(item_id)
-                return versions, puts
-
-            self._store._commit_entries(batch, f"build index {definition.number} of {self._called()}")
-            if behind:
-                self._store.transact(self._write_defaults, behind, label=f"write defaults for {self._called()}")
-            done += len(chunk)
-            if progress is not None:
-                progress(min(done, total), total)
-
-    def _write_defaults(self, item_ids: list[int]) -> None:
-        for item in filter(None, map(self._store._objects.find, item_ids)):
-            item._write_back(active(self._store))
-
     def drop_index(self, name: str | tuple[str, ...]) -> None:
         """Remove an index. Raises `NoSuchIndex`."""
         name = index_name(name)
@@ -358,24 +324,7 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
         self._store._run(drop, f"drop index {name} of {self._called()}")
 
     def _sweep(self) -> None:
-        """Remove the entries of dropped indexes; an interrupted sweep is finished by the next, or by compaction."""
-        if self._store._objects.find(self._id) is None:
-            return  # the pool was deleted, and its entries with it
-        for number in (self._state or self._load()).attributes["doomed"]:
-            self._remove_entries(number)
-
-            def forget(transaction: Transaction, number: int = number) -> None:
-                attributes = transaction.write(self)
-                attributes["doomed"] = tuple(n for n in attributes["doomed"] if n != number)
-
-            self._store._run(forget, f"index {number} of {self._called()} is removed")
-
-    def _remove_entries(self, number: int) -> None:
-        """Remove what is left of an index that no definition names, in batches."""
-        low = prefix_of(self._id, number)
-        while keys := self._store._engine.keys(INDEX, low, _after(low), 4 * BUILD_BATCH):
-            gone: list[tuple[bytes, bytes | None]] = [(key, None) for key in keys]
-            self._store._commit_entries(lambda gone=gone: ({}, gone), f"remove index {number} of pool {self._id}")  # type: ignore[misc]
+        remove_dropped(self)
 
     def _definition(self, name: str | tuple[str, ...], any_state: bool = False) -> IndexDefinition:
         name = index_name(name)
@@ -685,7 +634,7 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
             )
         if not transaction.created(self._id):
             for number in (self._state or self._load()).attributes["doomed"]:
-                self._remove_entries(number)  # the sweep that would do it finds no pool any more
+                remove_entries(self, number)  # the sweep that would do it finds no pool any more
         for item in list(self):
             transaction.set_pools(item, tuple(p for p in transaction.pools_of(item) if p != self._id))
         if self.name and transaction.store._named_pool_id(self.name) == self._id:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from atop import Item, NoSuchIndex, NoTransaction, Pool, Store, UnstorableValue
+from atop import Item, NoSuchIndex, NoTransaction, Pool, Store, UnstorableValue, building
 from atop import pool as pool_module
 
 
@@ -35,7 +35,7 @@ def names(items) -> list[str]:
 
 
 def test_an_index_added_to_a_full_pool_is_built_with_progress(people: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "BUILD_BATCH", 2)
+    monkeypatch.setattr(building, "BATCH", 2)
     seen = []
     people.add_index("notes", progress=lambda done, total: seen.append((done, total)))
     assert seen == [(2, 5), (4, 5), (5, 5)]
@@ -84,7 +84,7 @@ def test_an_index_that_is_built_while_others_write_misses_nothing(
     people: Pool, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between any two batches others add, change, remove and delete: at the end the index is exact."""
-    monkeypatch.setattr(pool_module, "BUILD_BATCH", 1)
+    monkeypatch.setattr(building, "BATCH", 1)
 
     def meddle(done: int, total: int) -> None:
         if done > 4:
@@ -112,7 +112,7 @@ def test_an_index_that_is_built_while_others_write_misses_nothing(
 def test_an_index_that_is_dropped_while_it_is_built_leaves_nothing_behind(
     people: Pool, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "BUILD_BATCH", 1)
+    monkeypatch.setattr(building, "BATCH", 1)
 
     def drop(done: int, total: int) -> None:
         if done == 2:
