@@ -13,7 +13,20 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from atop import Store
-from atop.browser import calendar, changes, contacts, items, mail, notes, pools, table, transfer
+from atop.browser import (
+    calendar,
+    changes,
+    contacts,
+    group,
+    items,
+    mail,
+    notes,
+    past,
+    pools,
+    settling,
+    table,
+    transfer,
+)
 from atop.browser.assets import Assets
 from atop.browser.jobs import Jobs
 from atop.browser.layouts import Layouts
@@ -29,6 +42,9 @@ VIEWS: tuple[View, ...] = (
     calendar.VIEW,
     mail.VIEW,
     notes.VIEW,
+    group.VIEW,
+    settling.VIEW,
+    past.VIEW,
     pools.VIEW,
     table.VIEW,
     items.VIEW,

@@ -19,12 +19,12 @@ SCRIPT = (
     "core", "live", "tools",
     "grid", "cell", "table",
     "editors", "item",
-    "pools", "split", "calendar",
+    "pools", "split", "calendar", "group",
 )
 STYLE = (
     "tokens", "base",
     "table", "item",
-    "pools", "split", "calendar",
+    "pools", "split", "calendar", "group",
 )
 # fmt: on
 
