@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,6 +120,71 @@ def test_two_commands_make_two_devices_that_stay_equal(shell: Shell) -> None:
     )
     shell.run("laptop", "devices", "remove", "workstation", "--yes")
     assert json.loads(shell.run("laptop", "--json", "status"))["role"] == "master"
+
+
+class Terminal:
+    """A command with a person at its terminal."""
+
+    def __init__(self, shell: Shell, device: str, *arguments: str) -> None:
+        self.keyboard, inside = pty.openpty()
+        command = [sys.executable, "-m", "atop.cli", "--store", str(shell.settle(device)), *arguments]
+        self.process = subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside, text=True)
+        shell.running.append(self.process)
+        os.close(inside)
+        self.shown = ""
+
+    def until(self, pattern: str) -> str:
+        """What the pattern matches, once it is shown."""
+        deadline = time.monotonic() + PATIENCE
+        while (found := re.search(pattern, self.shown)) is None:
+            assert time.monotonic() < deadline, self.shown
+            if select.select([self.keyboard], [], [], 0.2)[0]:
+                try:
+                    self.shown += os.read(self.keyboard, 4096).decode()
+                except OSError:  # it has ended
+                    assert re.search(pattern, self.shown), self.shown
+        return found[0]
+
+    def type(self, text: str) -> None:
+        os.write(self.keyboard, text.encode() + b"\n")
+
+    def end(self, code: int) -> None:
+        assert self.process.wait(PATIENCE) == code, self.shown
+        os.close(self.keyboard)
+
+
+@pytest.mark.slow
+def test_people_compare_digits_at_two_terminals(shell: Shell) -> None:
+    shell.run("laptop", "init")
+    laptop = Terminal(shell, "laptop", "run", "--invite")
+    code, port = laptop.until(r"\d+-[a-z]+-[a-z]+"), laptop.until(r"--address \S+:\d+").rpartition(":")[2]
+    join = ("join", code, "--address", f"127.0.0.1:{port}")
+    desktop = Terminal(shell, "desktop", *join)
+    digits = desktop.until(r"\d{3} \d{3}")
+    assert laptop.until(r"\d{3} \d{3}") == digits
+    desktop.type("what?")
+    desktop.until(r"(?s)Equal\?.*Equal\?")  # asked again
+    desktop.type("y")
+    laptop.type("y")
+    desktop.until("keep it up to date")
+    laptop.until("has joined")
+    desktop.end(0)
+    laptop.process.send_signal(signal.SIGTERM)
+    laptop.end(0)
+
+
+@pytest.mark.slow
+def test_a_question_that_nobody_answers_keeps_no_command_from_ending(shell: Shell) -> None:
+    shell.run("laptop", "init")
+    laptop = Terminal(shell, "laptop", "run", "--invite")
+    code, port = laptop.until(r"\d+-[a-z]+-[a-z]+"), laptop.until(r"--address \S+:\d+").rpartition(":")[2]
+    desktop = Terminal(shell, "desktop", "join", code, "--address", f"127.0.0.1:{port}")
+    for terminal in (laptop, desktop):
+        terminal.until(r"Equal\?")
+    laptop.process.send_signal(signal.SIGTERM)
+    laptop.end(0)
+    desktop.until("ended the connection|stopped on the other")
+    desktop.end(1)
 
 
 def test_a_store_that_is_not_there_is_not_made_by_asking_about_its_devices(shell: Shell) -> None:

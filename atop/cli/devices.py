@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from replication import DeviceStatus, PeerStatus
 
 # Seconds for the news of a removal to reach devices that are there.
-SPREAD = 3.0
+SPREAD = 2.0
 
 COLUMNS = ("name", "id", "state", "role", "commit", "address")
 

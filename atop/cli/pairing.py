@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
+import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from atop import NoSuchStore, StoreError
+from atop.cli.output import Progress
 from atop.cli.session import NO_STORE_HINT, Session, StoreCommand, pass_session
 from atop.cli.standing import stopping, watch
 from atop.cli.text import many, plain, size
@@ -111,12 +115,21 @@ def join_command(
     if not yes and not may_ask(session):
         raise click.UsageError("there is nobody to ask whether the digits are equal: add --yes")
 
+    over = threading.Event()
+
     def confirm(comparison: Comparison) -> bool:
-        session.output.note(comparison.text)
-        return click.confirm("Equal?", err=True)
+        return ask_person(session, comparison.text, over.is_set) or False
 
     begun = time.monotonic()
-    with session.output.progress("looking for the other device, and copying") as progress:
+    with contextlib.ExitStack() as shown:
+        shown.callback(over.set)
+        bars: list[Progress] = []
+
+        def progress(done: int, total: int | None) -> None:
+            if not bars:  # not before: it would be drawn over the question
+                bars.append(shown.enter_context(session.output.progress("copying the store")))
+            bars[0].update(done, total)
+
         device = Device.join(
             session.store_path,
             code,
@@ -124,7 +137,7 @@ def join_command(
             address=address,
             port=port,
             confirm=None if yes else confirm,
-            progress=progress.update,
+            progress=progress,
         )
     with device:
         _be_seen(device)
@@ -164,10 +177,30 @@ def show_code(session: Session, device: Device, invitation: OpenInvitation | Rem
     session.output.flush()
 
 
+def ask_person(session: Session, question: str, over: Callable[[], bool]) -> bool | None:
+    """Ask a person on the terminal, until there is an answer, or it is `over` (then None).
+
+    Nothing waits in a read: a thread that did could not be ended.
+    """
+    session.output.note(question)
+    while True:
+        sys.stderr.write("Equal? [y/N]: ")
+        sys.stderr.flush()
+        while not select.select([sys.stdin], [], [], LOOK)[0]:
+            if over():
+                session.output.note("")
+                return None
+        said = os.read(sys.stdin.fileno(), 1_000).decode(errors="replace").strip().lower()
+        if said in ("y", "yes", "n", "no", ""):
+            return said.startswith("y")
+
+
 def ask_here(
     session: Session, invitation: OpenInvitation | RemoteInvitation, *, ask: bool, stop: threading.Event | None = None
 ) -> InvitationStatus | None:
     """Wait until a device has joined, asking whether the digits are equal; None if it is to stop."""
+    from replication import PairingFailed
+
     asked = False
     while stop is None or not stop.is_set():
         status = invitation.wait(LOOK)
@@ -175,8 +208,14 @@ def ask_here(
             return status
         if status.state == "comparing" and ask and not asked:
             asked = True
-            session.output.note(status.question or "")
-            invitation.answer(click.confirm("Equal?", err=True))
+
+            def over() -> bool:
+                return (stop is not None and stop.is_set()) or invitation.status.state != "comparing"
+
+            answer = ask_person(session, status.question or "", over)
+            if answer is not None:
+                with contextlib.suppress(PairingFailed):  # it has just ended: its status says how
+                    invitation.answer(answer)
     return None
 
 
@@ -212,6 +251,8 @@ def hand_over(session: Session, device: Device, joined: InvitationStatus) -> Non
 
 
 def _own_host() -> str:
-    import socket
-
+    """Where this machine can be reached: its address on the network that leads outside, else its name."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("10.255.255.255", 9))  # sends nothing: it only looks the way up
+        return str(probe.getsockname()[0])
     return plain(socket.gethostname())
