@@ -31,7 +31,8 @@ PHASES: Final = {
 }
 
 RATE_FLOOR: Final = 1.0
-"""Commits a second below which it is not said how long something will take."""
+BYTES_FLOOR: Final = 1_000.0
+"""Commits and bytes a second below which it is not said how long something will take."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ class DeviceStatus:
     whether it shares its store with others; `removed`: whether it did, and was removed. `in_sync`: every other device
     that is online has the same history, and there is one at least. `parted`: the master lacks commits that are here;
     this device waits, its data readable. `work` is what takes a while just now; `missing_files` counts files whose
-    contents have not come yet, `conflicts` values that were put aside since the start. `problems` are for people, in
-    order of weight.
+    contents have not come yet, `missing_files_bytes` their size, `unreachable_files` those of them that no reachable
+    device has; `conflicts` values that were put aside since the start. `problems` are for people, in order of weight.
     """
 
     name: str
@@ -113,11 +114,20 @@ class DeviceStatus:
     problems: tuple[str, ...]
     work: tuple[WorkStatus, ...] = ()
     missing_files: int = 0
+    missing_files_bytes: int = 0
+    unreachable_files: int = 0
     conflicts: int = 0
 
     @property
     def summary(self) -> str:
         """One line: in sync, or what is missing where, and how long it will take."""
+        return "; ".join(filter(None, (self._commits_summary(), self._files_summary())))
+
+    def _files_summary(self) -> str:
+        unreachable = _count(self.unreachable_files, "file")
+        return f"contents of {unreachable} on no device that can be reached" if self.unreachable_files else ""
+
+    def _commits_summary(self) -> str:
         if self.removed:
             return "removed from the group; the data is kept, and this device goes on alone"
         present = [peer for peer in self.peers if peer.removed_at is None]
@@ -160,7 +170,11 @@ def _names(peers: list[PeerStatus]) -> str:
 
 
 def _commits(count: int) -> str:
-    return f"{count:,} commit" + ("" if count == 1 else "s")
+    return _count(count, "commit")
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 @dataclass(frozen=True)
@@ -211,6 +225,8 @@ def status_of(sources: Sources) -> DeviceStatus:
         problems=_problems_of(sources, removed),
         work=_work_of(manager),
         missing_files=manager.files.missing,
+        missing_files_bytes=manager.files.missing_bytes,
+        unreachable_files=manager.files.waiting,
         conflicts=manager.reconcile.conflicts,
     )
 
@@ -227,7 +243,8 @@ def _work_of(manager: ManagerStatus) -> tuple[WorkStatus, ...]:
         )
     if files.fetching:
         received = sum(one.received for one in files.fetching)
-        found.append(WorkStatus("fetching files", "bytes", received, files.missing_bytes))
+        seconds = files.missing_bytes / files.rate if files.rate >= BYTES_FLOOR else None
+        found.append(WorkStatus("fetching files", "bytes", received, received + files.missing_bytes, seconds))
     return tuple(found)
 
 
@@ -286,6 +303,11 @@ def _problems_of(sources: Sources, removed: bool) -> tuple[str, ...]:
     manager = sources.manager
     said = (sources.problem, manager.problem, manager.reconcile.problem, manager.files.problem)
     found = [text for text in said if text is not None]
+    found += [
+        f"{sources.name_of(device)} has sent something else in the place of a file ({digest.hex()[:12]}), and is not "
+        "asked for it again: run 'atop verify' there"
+        for device, digest in manager.files.wrong
+    ]
     if removed:
         found.insert(0, "this device was removed from the group; its data is kept")
     if sources.linking is not None:

@@ -16,6 +16,7 @@ Never: a byte of contents, and anything about contents that it was not told to w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -135,7 +136,7 @@ class Fetches:
         self._stuck: dict[Digest, None] = {}
         self._active: dict[Digest, None] = {}
         self._stuck_until = 0.0
-        self._retry_at = 0.0
+        self._retry_at = math.inf  # when something has been parked: when it is asked for again
         self._retry_after = RETRY_SECONDS
 
     # -- events; after each, take `actions`
@@ -290,7 +291,7 @@ class Fetches:
     # -- what is to be done
 
     def actions(self, now: float) -> list[Action]:
-        """What is to be done now, after what the events themselves have said."""
+        """What is to be done now, after what the events themselves have said; call it again until that is nothing."""
         actions: list[Action] = []
         for digest in list(self._active):
             wanted = self.wanted[digest]
@@ -298,16 +299,16 @@ class Fetches:
                 assert wanted.source is not None  # noqa: S101 - see Wanted.source
                 actions += self.absent(wanted.source, digest, coming=False)
         if self._parked and now >= self._retry_at:
-            if self._retry_at:
-                self._ask_again(list(self._devices))
-                self._retry_after = min(2 * self._retry_after, MAX_RETRY_SECONDS)
-            self._retry_at = now + self._retry_after
+            self._ask_again(list(self._devices))
+            self._retry_after = min(2 * self._retry_after, MAX_RETRY_SECONDS)
+            self._retry_at = math.inf
         if self._stuck and now >= self._stuck_until:
             for digest in list(self._stuck):
                 self._queue(self.wanted[digest])
         actions += self._begin(now)
-        actions += self._ask(now)
-        return actions
+        if self._parked and self._retry_at == math.inf:
+            self._retry_at = now + self._retry_after
+        return actions or self._ask(now)  # what was just opened may have the first turn
 
     def _begin(self, now: float) -> Iterator[Action]:
         for queue, most in ((self._urgent, MAX_ACTIVE + MAX_URGENT), (self._ready, MAX_ACTIVE)):

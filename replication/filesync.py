@@ -90,6 +90,9 @@ SCAN_SHARE: Final = 20
 MAX_QUEUED: Final = 2_000
 """Events of links that wait; more are dropped. A device that sends what it was asked for comes nowhere near it."""
 
+RATE_SECONDS: Final = 2.0
+"""How long is looked at to say how fast contents come."""
+
 SYNC_BYTES: Final = 32 << 20
 """How much is written before it is sent to the disk: left to the system, gigabytes would hold up the log's flush."""
 
@@ -125,6 +128,8 @@ class FilesStatus:
     fetching: tuple[FileProgress, ...] = ()
     waiting: int = 0  # of the missing ones, those that no reachable device has
     fetched: int = 0  # since the store was opened
+    received_bytes: int = 0  # of these, and of those on their way; what was asked for and taken
+    rate: float = 0.0  # bytes a second that have come lately
     problem: str | None = None  # why nothing can be written
     wrong: tuple[tuple[DeviceId, bytes], ...] = ()  # who has sent other contents than those with this hash
 
@@ -164,7 +169,9 @@ class FileSync:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._workers: ThreadPoolExecutor | None = None
-        # of the one thread alone
+        # of the one thread alone, and read by others
+        self._received, self._rate = 0, 0.0
+        self._rated = 0.0, 0  # when the rate was last looked at, and how much had come then
         self._partials: dict[Digest, _Partial] = {}
         self._new: list[Digest] = []  # that are here now, and the other devices do not know it
         self._items: set[int] = set()  # that have changed, and were not looked at; guarded by `_changed`
@@ -353,6 +360,8 @@ class FileSync:
             ),
             waiting=sum(w.stage == "parked" for w in wanted),
             fetched=self._fetches.fetched,
+            received_bytes=self._received,
+            rate=self._rate,
             problem=self._fetches.problem,
             wrong=tuple((DeviceId(device), w.digest) for w in wanted for device in sorted(w.wrong)),
         )
@@ -496,6 +505,10 @@ class FileSync:
     def _look_around(self) -> None:
         """Find contents that are missing, and tell the others what is not missing any more."""
         now = time.monotonic()
+        since, before = self._rated
+        if now - since >= RATE_SECONDS:
+            self._rate = (self._received - before) / (now - since)
+            self._rated = now, self._received
         if self._items and now - self._looked >= LOOK_SECONDS:
             with self._changed:
                 items, self._items = self._items, set()
@@ -618,6 +631,7 @@ class FileSync:
                 rest = rest[partial.file.write(rest) :]
             partial.hasher.update(chunk.data)
             partial.unsynced += len(chunk.data)
+            self._received += len(chunk.data)
             if partial.unsynced >= SYNC_BYTES and (partial.syncing is None or partial.syncing.done()):
                 partial.unsynced = 0
                 assert self._workers is not None  # noqa: S101 - the thread runs only after
