@@ -128,6 +128,7 @@ class Fetches:
     def __init__(self) -> None:
         self.wanted: dict[Digest, Wanted] = {}
         self.fetched = 0
+        self.disk_seconds = DISK_SECONDS
         self._devices: dict[Id, _Device] = {}
         # Digests, in the order in which they are taken. A dict, for its order.
         self._urgent: dict[Digest, None] = {}
@@ -278,7 +279,7 @@ class Fetches:
         self._ready.pop(digest, None)
         self._urgent.pop(digest, None)
         self._stuck[digest] = None
-        self._stuck_until = now + DISK_SECONDS
+        self._stuck_until = now + self.disk_seconds
         wanted.stage, wanted.problem = "stuck", problem
         return [Leave(digest, forget=False)]
 
@@ -297,7 +298,7 @@ class Fetches:
             wanted = self.wanted[digest]
             if wanted.stage == "fetching" and wanted.asked > wanted.received and now - wanted.heard > STALL_SECONDS:
                 assert wanted.source is not None  # noqa: S101 - see Wanted.source
-                actions += self.absent(wanted.source, digest, coming=False)
+                actions += self.absent(wanted.source, digest, coming=True)  # it has not said that it lacks them
         if self._parked and now >= self._retry_at:
             self._ask_again(list(self._devices))
             self._retry_after = min(2 * self._retry_after, MAX_RETRY_SECONDS)

@@ -13,7 +13,6 @@ Never: a path from outside, a byte of anything but contents in their place.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
@@ -112,22 +111,18 @@ class Server:
             thread.join()
 
     def _run(self) -> None:
-        with contextlib.ExitStack() as opened:
-            current: tuple[bytes, int] | None = None  # digest and descriptor of the contents sent last
-            while (asked := self._next()) is not None:
+        while (asked := self._next()) is not None:
+            try:
+                descriptor = os.open(self._area.path_of(asked.digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
                 try:
-                    if current is None or current[0] != asked.digest:
-                        opened.close()
-                        current = None
-                        descriptor = os.open(self._area.path_of(asked.digest), os.O_RDONLY | os.O_CLOEXEC)
-                        opened.callback(os.close, descriptor)
-                        current = asked.digest, descriptor
-                    self._answer(asked, current[1])
-                except OSError as error:
-                    log.debug("contents cannot be read: %s", error)
-                    self._tell(FileAbsent(asked.digest, self._is_coming(asked.digest)))
-                except LinkError:
-                    break
+                    self._answer(asked, descriptor)
+                finally:
+                    os.close(descriptor)
+            except OSError as error:
+                log.debug("contents cannot be read: %s", error)
+                self._tell(FileAbsent(asked.digest, self._is_coming(asked.digest)))
+            except LinkError as error:  # `_next` sees that the link has ended
+                log.debug("contents were not sent: %s", error)
 
     def _next(self) -> FileAsked | None:
         """The next question; None when there has been none for a while, or the link has ended."""

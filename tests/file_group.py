@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from linking import BRISK, credentials, wait_until
@@ -97,12 +98,17 @@ def contents(size: int, seed: int = 0) -> bytes:
 
 
 @contextlib.contextmanager
-def without_fetching(device: Device):
-    """Keep a device from asking for contents in the block."""
+def fetching_at_most(device: Device, size: int) -> Iterator[None]:
+    """Keep a device from asking, in the block, for what is beyond the first `size` bytes of any contents."""
     fetches = device.manager.files._fetches
-    actions = fetches.actions
-    fetches.actions = lambda now: []  # type: ignore[method-assign]
+    ask = fetches._ask
+    fetches._ask = lambda now: [  # type: ignore[method-assign]
+        a._replace(length=min(a.length, size - a.offset)) for a in ask(now) if a.offset < size
+    ]
     try:
         yield
     finally:
-        fetches.actions = actions  # type: ignore[method-assign]
+        fetches._ask = ask  # type: ignore[method-assign]
+        files = device.manager.files
+        if device.open:  # what was not asked for, although it was taken to be, is to be asked for now
+            files._events.put(lambda: [files._act(fetches._release(fetches.wanted[d])) for d in list(fetches._active)])
