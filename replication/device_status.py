@@ -92,7 +92,9 @@ class DeviceStatus:
     that is online has the same history, and there is one at least. `parted`: the master lacks commits that are here;
     this device waits, its data readable. `work` is what takes a while just now; `missing_files` counts files whose
     contents have not come yet, `missing_files_bytes` their size, `unreachable_files` those of them that no reachable
-    device has; `conflicts` values that were put aside since the start. `problems` are for people, in order of weight.
+    device has. Since the start, `replayed` commits of this device were brought into another history, `merged` items
+    had been changed on both sides, and `conflicts` values were put aside. `problems` are for people, in order of
+    weight.
     """
 
     name: str
@@ -117,6 +119,8 @@ class DeviceStatus:
     missing_files_bytes: int = 0
     unreachable_files: int = 0
     conflicts: int = 0
+    replayed: int = 0
+    merged: int = 0
 
     @property
     def summary(self) -> str:
@@ -228,6 +232,8 @@ def status_of(sources: Sources) -> DeviceStatus:
         missing_files_bytes=manager.files.missing_bytes,
         unreachable_files=manager.files.waiting,
         conflicts=manager.reconcile.conflicts,
+        replayed=manager.reconcile.replayed,
+        merged=manager.reconcile.merged,
     )
 
 

@@ -144,7 +144,8 @@ class Reconciler:
     def status(self) -> ReconcileStatus:
         """How things stand."""
         with self._changed:
-            return replace(self._status, problem="; ".join(self._problems.values()) or None)
+            phase = "replaying" if self._status.phase == "idle" and self.pending else self._status.phase
+            return replace(self._status, phase=phase, problem="; ".join(self._problems.values()) or None)
 
     def close(self) -> None:
         """End; what is not done goes on when the store is opened again."""

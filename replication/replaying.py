@@ -302,8 +302,8 @@ class _Work:
             any(target in self._deleted for target, _ in references_of({name: value}))
             for name, value in change.before.items()
         )
-        pools = change.pools is None or set(change.pools) - set(after.pools) <= self._deleted
-        return references and pools and bool(change.before or change.pools is not None)
+        before, now = set(change.pools or after.pools), set(after.pools)
+        return references and now <= before and before - now <= self._deleted
 
     def _merge(
         self, change: Change, after: State, now: State, theirs: Theirs, rules: dict[str, bytes] | None = None
