@@ -302,7 +302,7 @@ class _Work:
             any(target in self._deleted for target, _ in references_of({name: value}))
             for name, value in change.before.items()
         )
-        before, now = set(change.pools or after.pools), set(after.pools)
+        before, now = set(after.pools if change.pools is None else change.pools), set(after.pools)
         return references and now <= before and before - now <= self._deleted
 
     def _merge(
