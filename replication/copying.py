@@ -1,4 +1,4 @@
-"""How far a full copy of another device's tables has come. Pure: pages and times go in, a `CopyStatus` comes out.
+"""How far a full copy of another device's tables has come: pages and times go in, a `CopyStatus` comes out.
 
 Berkeley DB counts the pages that it is sent. How many there are in all, the device that sends them says once (SIZE):
 the bytes of its tables, which may grow while they are copied. So the total is an estimate, and never less than what
@@ -7,9 +7,20 @@ has come.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 
-from atop.environment import PAGE_SIZE
+from atop.environment import PAGE_SIZE, TABLES
+
+
+def size_of_tables(data: Path) -> int:
+    """The bytes of a store's tables, as far as they are on the disk."""
+    size = 0
+    for table in TABLES:
+        with contextlib.suppress(OSError):  # being made, or replaced
+            size += (data / f"{table}.db").stat().st_size
+    return size
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from atop.values import FileInfo
 from atop.writeset import WriteSet
 
 from . import roles, shipping
-from .copying import CopyMeter, CopyStatus
+from .copying import CopyMeter, CopyStatus, size_of_tables
 from .fileserving import LinkForFiles
 from .filesync import FilesStatus, FileSync
 from .forwarding import NotMaster, to_commit, to_error, to_refused, to_write_set
@@ -461,7 +461,7 @@ class ReplicationManager:
             else:
                 self._relay.on_status(link, message)
             if message.role is Role.WAITING and message.master == self.own.digest and self._data is not None:
-                self._send(link, Size(sum(path.stat().st_size for path in self._data.glob("*.db"))))
+                self._send(link, Size(size_of_tables(self._data)))
         elif isinstance(message, Size):
             self._copying.expect(message.total)
         elif isinstance(message, Elect):
@@ -665,7 +665,9 @@ class ReplicationManager:
         self._generation, found = self._shipping.standing()
         self._copying.saw(self._shipping.pages, self._shipping.copies, time.monotonic())
         head = self._engine.head if self._engine is not None else Head(0, bytes(CHAIN_BYTES))
-        return roles.Self(self._generation, head.number, head.chain, found, self._shipping.pages)
+        return roles.Self(
+            self._generation, head.number, head.chain, found, self._shipping.pages, self._shipping.in_step
+        )
 
     def _do(self, action: roles.Action) -> None:
         match action:
@@ -689,9 +691,16 @@ class ReplicationManager:
                 if link is not None:
                     self._send(link, Elect(self._generation, device))
             case roles.Sync():
-                self._shipping.sync()
+                self._sync()
             case roles.Tell():
                 self._tell()
+
+    def _sync(self) -> None:
+        master = self._roles.master
+        if master is not None and not self._shipping.sync(master):
+            found = self._me().found
+            if found is not None and found != self.own.digest:
+                self._events.put(roles.MasterFound(found))
 
     def _tell(self) -> None:
         status = self._status()

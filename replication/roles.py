@@ -47,6 +47,9 @@ PRIORITY: Final = 100
 COPY_STALL_SECONDS: Final = 10.0
 """How long a full copy may stand still, once pages have come, before it is begun anew."""
 
+NUDGE_SECONDS: Final = 1.0
+"""How long a rollback or copy may stand still before it is seen whether something was lost."""
+
 STALL_SECONDS: Final = 0.5
 """How long a replica may stand still behind its master before it asks for what it lacks."""
 
@@ -59,6 +62,7 @@ class Self(NamedTuple):
     chain: bytes
     found: Id | None = None  # the master that Berkeley DB goes by; it may be gone, and need not be followed yet
     pages: int = 0  # received in full copies
+    in_step: bool = False  # whether what the master that was found had then is here
 
 
 # -- events
@@ -259,7 +263,7 @@ class Roles:
     _behind_at: int = 0
     _stuck_at: float = 0.0
     _waiting_since: float = 0.0
-    _pages: int = 0
+    _sync_at: tuple[int, int] = (0, 0)  # last commit and received pages when a rollback or copy moved last
     _copy_stalls_at: float | None = None  # None while no page has come
     _syncing: bool = False  # whether what is waited for is the copy; else it is the answer about the history
 
@@ -306,12 +310,9 @@ class Roles:
                 if self.role is not Role.MASTER:  # else it was found before this device became master
                     return self._follow(device, now, me)
             case HistoryAnswered(device, number, same):
-                return self._judge_history(device, number, same, me)
+                return self._judge_history(device, number, same, now, me)
             case InStep():
-                if self.role is Role.WAITING and self.master is not None:
-                    self.has_copy = True
-                    self._synced = (self.master, me.generation)
-                    self._become_replica(self.master)
+                self._note_in_step(me)
             case Secured(device, number, chain):
                 return self._sync_secured(device, number, chain, me)
             case Elected():
@@ -348,18 +349,26 @@ class Roles:
         self._asked = 0
         self._ask_at = now + ASK_SECONDS
         self._syncing = not self.has_copy or not me.number
-        self._pages, self._copy_stalls_at = me.pages, None
+        self._sync_at, self._copy_stalls_at = (me.number, me.pages), None
         if self._syncing:
             return [Sync()]
         return [AskHistory(device, me.number)]
 
-    def _judge_history(self, device: Id, number: int, same: bool, me: Self) -> list[Action]:
+    def _judge_history(self, device: Id, number: int, same: bool, now: float, me: Self) -> list[Action]:
         if self.role is not Role.WAITING or device != self.master:
             return []  # the answer of one that is master no longer
         if number != me.number:
             return [AskHistory(device, me.number)]
         self.parted, self._syncing = not same, same
+        self._ask_at = max(self._ask_at, now + NUDGE_SECONDS) if same else self._ask_at
         return [Sync()] if same else []
+
+    def _note_in_step(self, me: Self) -> None:
+        """What was waited for is here. Berkeley DB may have said so while another master was thought of."""
+        if self.role is Role.WAITING and self.master is not None:
+            self.has_copy = True
+            self._synced = (self.master, me.generation)
+            self._become_replica(self.master)
 
     def _sync_secured(self, device: Id, number: int, chain: bytes, me: Self) -> list[Action]:
         if self.role is not Role.WAITING or device != self.master or (number, chain) != (me.number, me.chain):
@@ -405,10 +414,9 @@ class Roles:
         if self.master is not None and self._has_given_up(self.master, now, me):
             self._become_replica(None)
         if self.master is not None:
-            if self.role is Role.WAITING and self._syncing and self._has_stalled(now, me):
-                return [AskForGeneration(self.master)]
-            waits = self.role is Role.WAITING and not self._syncing
-            if waits and self.master in self.peers and now >= self._ask_at:
+            if self.role is Role.WAITING and self._syncing:
+                return self._push_sync(self.master, now, me)
+            if self.role is Role.WAITING and self.master in self.peers and now >= self._ask_at:
                 self._ask_at = now + ASK_SECONDS
                 return [AskHistory(self.master, me.number)]  # the answer was lost, or it has what it lacked by now
             return []
@@ -443,14 +451,22 @@ class Roles:
             return [Tell()]  # until one of the two knows that it is to give way
         return []
 
-    def _has_stalled(self, now: float, me: Self) -> bool:
-        """Whether pages have come and come no more: Berkeley DB does not ask again for the last ones."""
-        if me.pages != self._pages:
-            self._pages, self._copy_stalls_at = me.pages, now + COPY_STALL_SECONDS
-        if self._copy_stalls_at is None or now < self._copy_stalls_at:
-            return False
-        self._copy_stalls_at = now + COPY_STALL_SECONDS
-        return True
+    def _push_sync(self, master: Id, now: float, me: Self) -> list[Action]:
+        """See to it that a rollback or copy comes to its end, whatever of it gets lost on the way."""
+        if me.in_step and me.found == master:
+            self._note_in_step(me)
+            return []
+        if (me.number, me.pages) != self._sync_at:
+            if me.pages != self._sync_at[1]:
+                self._copy_stalls_at = now + COPY_STALL_SECONDS
+            self._sync_at, self._ask_at = (me.number, me.pages), now + NUDGE_SECONDS
+        if self._copy_stalls_at is not None and now >= self._copy_stalls_at:
+            self._copy_stalls_at = now + COPY_STALL_SECONDS
+            return [AskForGeneration(master)]  # of a copy, Berkeley DB does not ask again for the last pages
+        if now >= self._ask_at:
+            self._ask_at = now + NUDGE_SECONDS
+            return [BecomeReplica()]
+        return []
 
     def _has_given_up(self, device: Id, now: float, me: Self) -> bool:
         """Whether a device that was a master of this generation has said since that it is none."""

@@ -148,6 +148,7 @@ class Shipping:
         self._election: threading.Thread | None = None
         self.position = (0, 0)  # the last commit record that is on this disk: number of the log file, offset in it
         self.pages = 0  # received in full copies since the environment was opened, as of the last `standing`
+        self.in_step = False  # whether this replica has what the master it goes by had; as of the last `standing`
         self.copies = 0  # full copies that were complete
         self.dropped = 0  # messages that arrived and found the inbox full
 
@@ -347,11 +348,19 @@ class Shipping:
             environment.rep_start(db.DB_REP_CLIENT)
             self.is_master = False
 
-    def sync(self) -> None:
-        """Follow the master that was found: rolls back, or replaces, what it does not have."""
+    def sync(self, device: Device) -> bool:
+        """Follow the master that was found, if it is this device: rolls back, or replaces, what it does not have.
+
+        False if Berkeley DB goes by another one meanwhile: whose history may be another, so nothing is done.
+        """
         with self._processing:
-            if self._environment is not None:
-                self._environment.rep_sync()
+            if self._environment is None:
+                return True
+            number = int(self._environment.rep_stat()["master"])
+            if not (0 <= number < len(self._devices) and self._devices[number] == device):
+                return False
+            self._environment.rep_sync()
+            return True
 
     def elect(self, sites: int, votes: int, priority: int = PRIORITY) -> bool:
         """Hold an election among `sites` devices, of which `votes` must take part; returns at once.
@@ -389,6 +398,7 @@ class Shipping:
                 return 0, None
             found = self._environment.rep_stat()
         self.pages = int(found["pg_records"])
+        self.in_step = bool(found["startup_complete"])
         number = int(found["master"])
         # An election may leave this environment itself there, although another device was faster.
         return int(found["gen"]), self._devices[number] if 0 <= number < len(self._devices) else None

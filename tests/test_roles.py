@@ -42,8 +42,8 @@ OWN, LAPTOP, PHONE = b"a" * 32, b"b" * 32, b"c" * 32
 CHAIN = bytes(32)
 
 
-def me(number: int = 10, generation: int = 1, found: bytes | None = None, pages: int = 0) -> Self:
-    return Self(generation, number, CHAIN, found, pages)
+def me(number: int = 10, generation: int = 1, found: bytes | None = None, **more: Any) -> Self:
+    return Self(generation, number, CHAIN, found, **more)
 
 
 def says(role: Role, number: int = 10, generation: int = 1, master: bytes | None = None) -> Status:
@@ -137,6 +137,16 @@ def test_a_question_about_the_history_that_is_not_answered_is_asked_again() -> N
     assert after(decisions, Tick(), now=1.0) == [AskHistory(LAPTOP, 10)]
     assert after(decisions, HistoryAnswered(LAPTOP, 10, True), now=1.1) == [Sync()]
     assert after(decisions, Tick(), now=2.0) == []
+
+
+def test_a_rollback_that_stands_still_is_asked_for_again() -> None:
+    decisions = device(LinkUp(LAPTOP), MasterFound(LAPTOP))
+    assert after(decisions, HistoryAnswered(LAPTOP, 10, True), now=1.0) == [Sync()]
+    assert after(decisions, Tick(), now=1.5) == []
+    assert after(decisions, Tick(), now=2.5) == [BecomeReplica()]
+    assert after(decisions, Tick(), now=3.0) == []
+    assert after(decisions, Tick(), now=3.4, number=9) == []
+    assert after(decisions, Tick(), now=4.0, number=9) == []
 
 
 def test_a_device_without_a_copy_has_nothing_to_lose_and_never_leads() -> None:
@@ -243,19 +253,28 @@ def test_records_known_to_be_dropped_are_asked_for_at_once() -> None:
 
 def test_a_full_copy_that_stands_still_is_begun_anew() -> None:
     decisions = device(LinkUp(LAPTOP), MasterFound(LAPTOP), has_copy=False)
-    assert after(decisions, Tick(), now=1000.0) == []  # no page has come: the master may be at work on it
+    assert after(decisions, Tick(), now=1000.0) == [BecomeReplica()]  # no page has come
     assert after(decisions, Tick(), now=1001.0, pages=5) == []
     assert after(decisions, Tick(), now=1009.0, pages=6) == []
-    assert after(decisions, Tick(), now=1018.0, pages=6) == []
+    assert after(decisions, Tick(), now=1018.0, pages=6) == [BecomeReplica()]
     assert after(decisions, Tick(), now=1020.0, pages=6) == [AskForGeneration(LAPTOP)]
-    assert after(decisions, Tick(), now=1021.0, pages=6) == []
+    assert after(decisions, Tick(), now=1020.5, pages=6) == [BecomeReplica()]
 
 
 def test_a_full_copy_of_which_something_was_dropped_is_begun_anew_soon_if_nothing_more_comes() -> None:
     decisions = device(LinkUp(LAPTOP), MasterFound(LAPTOP), has_copy=False)
     assert after(decisions, Tick(), now=1.0, pages=5) == []
-    assert after(decisions, Behind(dropped=True), now=2.0, pages=5) == []
-    assert after(decisions, Tick(), now=3.0, pages=5) == [AskForGeneration(LAPTOP)]
+    assert after(decisions, Behind(dropped=True), now=1.5, pages=5) == []
+    assert after(decisions, Tick(), now=2.2, pages=5) == [AskForGeneration(LAPTOP)]
+
+
+def test_being_in_step_counts_even_if_it_was_told_while_another_master_was_thought_of() -> None:
+    decisions = device(LinkUp(LAPTOP), MasterFound(LAPTOP))
+    assert after(decisions, HistoryAnswered(LAPTOP, 10, True), now=0.0) == [Sync()]
+    decisions.step(Tick(), 0.1, me(found=PHONE, in_step=True))
+    assert decisions.role is Role.WAITING
+    decisions.step(Tick(), 0.2, me(found=LAPTOP, in_step=True))
+    assert (decisions.role, decisions.master) == (Role.REPLICA, LAPTOP)
 
 
 def test_with_majority_a_minority_has_no_master() -> None:

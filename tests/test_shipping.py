@@ -85,8 +85,7 @@ class Node:
 
     def follow(self) -> None:
         """Follow the master that makes itself known, until this node has all it has."""
-        self.await_notice(MasterFound)
-        self.shipping.sync()
+        assert self.shipping.sync(self.await_notice(MasterFound).device)
         self.await_notice(InStep)
 
     def await_number(self, number: int) -> None:
@@ -98,9 +97,9 @@ class Node:
         while self.store.head.number < number:
             self.shipping.become_replica()
             with contextlib.suppress(queue.Empty):
-                while not isinstance(self.notices.get(timeout=0.2), MasterFound):
+                while not isinstance(found := self.notices.get(timeout=0.2), MasterFound):
                     pass
-                self.shipping.sync()
+                self.shipping.sync(found.device)
 
     def tables(self) -> dict[str, list[tuple[bytes, bytes]]]:
         return {table: self.engine.pairs(table, b"", b"\xff" * 64, 10**9) for table in TABLES}
@@ -253,7 +252,7 @@ def test_a_replica_made_master_goes_on_with_the_history(desktop: Node, laptop: N
     desktop.shipping.become_replica()
     laptop.shipping.become_master()
     desktop.await_notice(MasterFound)
-    desktop.shipping.sync()
+    assert desktop.shipping.sync(b"laptop")
     write_notes(laptop, 5)
     desktop.await_number(laptop.store.head.number)
     assert desktop.tables() == laptop.tables()
@@ -272,7 +271,9 @@ def test_nothing_is_given_up_before_sync(desktop: Node, laptop: Node) -> None:
     desktop.await_notice(MasterFound)
     assert desktop.store.head == mine
     assert len(list(desktop.store.pool("notes"))) == 13
-    desktop.shipping.sync()
+    assert not desktop.shipping.sync(b"another")  # the question whether to follow was about that one's history
+    assert desktop.store.head == mine
+    assert desktop.shipping.sync(b"laptop")
     desktop.await_number(laptop.store.head.number)
     assert desktop.tables() == laptop.tables()
     assert len(list(desktop.store.pool("notes"))) == 17

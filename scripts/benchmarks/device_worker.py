@@ -1,7 +1,7 @@
 """A device in a process of its own, for replication_bench: reads commands from standard input, answers in JSON.
 
-`device_worker.py PATH NAME [PEER_PORT...]` opens a device, or with a code as third argument joins the group of the
-device at that port: `device_worker.py PATH NAME join CODE PORT`. `alone PATH` opens the store alone.
+`device_worker.py PATH NAME [listen=PORT] [PEER_PORT...]` opens a device; `PATH NAME join CODE PORT` joins the group of
+the device at that port; `PATH alone` opens the store without a device.
 Times are of `time.monotonic`, which all processes of a machine share.
 """
 
@@ -109,6 +109,12 @@ class Worker:
             "links": len(self.device.links()),
         }
 
+    def do_connected(self) -> Any:
+        """When there was a link."""
+        while not self.device.links():
+            time.sleep(0.001)
+        return {"at": min(link.started for link in self.device.links())}
+
     def do_invite(self) -> Any:
         """A code to join with."""
         return {"code": self.device.invite().code, "port": self.device.port}
@@ -144,18 +150,17 @@ def opened(path: str, name: str, *more: str) -> Worker:
     if name == "alone":
         return Worker(Store(path))
     if more[:1] == ("join",):
-        code, port = more[1:]
-        device = Device.join(path, code, name=name, address=f"127.0.0.1:{port}", multicast=False, port=0)
-    else:
-        device = Device.open(path, name=name, peers=[f"127.0.0.1:{p}" for p in more], multicast=False, port=0)
-    return Worker(device)
+        code, inviter = more[1:]
+        return Worker(Device.join(path, code, name=name, address=f"127.0.0.1:{inviter}", multicast=False, port=0))
+    port = next((int(word.removeprefix("listen=")) for word in more if word.startswith("listen=")), 0)
+    peers = [f"127.0.0.1:{word}" for word in more if word.isdecimal()]
+    return Worker(Device.open(path, name=name, peers=peers, multicast=False, port=port))
 
 
 def main() -> None:
     began = time.monotonic()
     worker = opened(*sys.argv[1:])
-    port = worker.opened.port if isinstance(worker.opened, Device) else None
-    print(json.dumps({"port": port, "began": began, "at": time.monotonic()}), flush=True)
+    print(json.dumps({"began": began, "at": time.monotonic()}), flush=True)
     for line in sys.stdin:
         answer = worker.run(*line.split())
         print(json.dumps(answer), flush=True)
