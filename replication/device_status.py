@@ -39,10 +39,11 @@ BYTES_FLOOR: Final = 1_000.0
 class PeerStatus:
     """Another device of the group.
 
-    `online`: there is a link to it. `role`: "master", "replica", "electing", "waiting", "starting", or None while it is
+    `online`: it is reached. `role`: "master", "replica", "electing", "waiting", "starting", or None while it is
     not heard. `in_sync`: its history ends with the same commit as this device's, by number and chain. `behind` and
     `ahead`: how many commits it lacks, or has more (None: not known); `seconds`: about how long until that is made up.
-    `round_trip` is in seconds. `removed_at` is set for a device that was removed.
+    `through` names the device that passes messages on, where there is no link of their own. `round_trip` is in seconds.
+    `removed_at` is set for a device that was removed.
     """
 
     name: str
@@ -55,6 +56,7 @@ class PeerStatus:
     ahead: int | None = None
     seconds: float | None = None
     address: str | None = None
+    through: str | None = None
     round_trip: float | None = None
     heard_seconds_ago: float | None = None
     removed_at: datetime.datetime | None = None
@@ -263,16 +265,13 @@ def _peers_of(sources: Sources) -> tuple[PeerStatus, ...]:
     others = [member for member in group.members() if member.public_key != group.own.public_key]
     heard = [(member, hub.heard(id_of(member).digest)) for member in others]
     own_rate = max((one.rate or 0.0 for _, one in heard if one is not None), default=0.0)
-    return tuple(_peer(member, sources.manager, links, one, own_rate) for member, one in heard)
+    return tuple(_peer(sources, member, links, one, own_rate) for member, one in heard)
 
 
 def _peer(
-    member: Member,
-    manager: ManagerStatus,
-    links: Mapping[bytes, LinkStatus],
-    heard: Heard | None,
-    rate: float,
+    sources: Sources, member: Member, links: Mapping[bytes, LinkStatus], heard: Heard | None, rate: float
 ) -> PeerStatus:
+    manager = sources.manager
     device = id_of(member)
     link = links.get(device.digest)
     link = link if link is not None and link.failure is None else None
@@ -280,12 +279,12 @@ def _peer(
     if member.revoked_at is not None:
         return PeerStatus(member.name, str(device), False, removed_at=to_time(member.revoked_at))
     ago = None if heard is None else time.monotonic() - heard.at
-    if link is None or heard is None:
+    if (link is None and known is None) or heard is None:
         last = None if heard is None else heard.commit
         return PeerStatus(member.name, str(device), False, commit=last, heard_seconds_ago=ago)
     commit = max(heard.commit, known.number if known is not None else 0)
     head = manager.head.number
-    same = commit == head and (head in (heard.same_at, 0))
+    same = commit == head and (head in (heard.same_at, 0) or heard.said == manager.head)
     behind, ahead = max(0, head - commit), max(0, commit - head)
     speed = (heard.rate if behind else rate) or 0.0
     return PeerStatus(
@@ -298,9 +297,10 @@ def _peer(
         behind=behind,
         ahead=ahead,
         seconds=(behind or ahead) / speed if (behind or ahead) and speed >= RATE_FLOOR else None,
-        address=link.address.removeprefix("::ffff:"),  # IPv4 on a socket for both
-        round_trip=link.round_trip,
-        heard_seconds_ago=link.silent_for,
+        address=None if link is None else link.address.removeprefix("::ffff:"),  # IPv4 on a socket for both
+        through=None if known is None or known.via is None else sources.name_of(known.via),
+        round_trip=None if link is None else link.round_trip,
+        heard_seconds_ago=ago if link is None else link.silent_for,
     )
 
 

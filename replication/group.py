@@ -134,12 +134,15 @@ class Group:
 
     @classmethod
     def found(cls, local: Path, identity: Identity, name: str, *, tag: int, majority: bool) -> Group:
-        """Make a new group, of this device alone."""
+        """A new group, of this device alone. It is one once it is written down: see `write`."""
         own = Member(identity.public_key, check_name(name), tag, None, None)
         record = GroupRecord(VERSION, secrets.token_bytes(GROUP_ID_BYTES), majority, tag, True, False, 0, [own])
-        group = cls(local, identity, record)
-        group._save()
-        return group
+        return cls(local, identity, record)
+
+    def write(self) -> None:
+        """Write the group down. Raises StoreFull, StoreReadOnly."""
+        with self._lock:
+            self._save()
 
     @classmethod
     def joined(

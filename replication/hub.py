@@ -40,6 +40,7 @@ class Heard:
 
     at: float
     commit: int = 0
+    said: tuple[int, bytes] | None = None  # its last commit by number and chain value, as of its last STATUS
     same_at: int | None = None  # the number of this device's commit that the other one has with the same chain value
     asked_at: int | None = None
     rate: float | None = None  # commits a second
@@ -119,6 +120,10 @@ class Hub:
         for message, route in messages:
             if route is None and type(message) in (Ping, Members, HistoryAnswered, Status, Ack):
                 self._take(link, message)
+            elif route is not None and type(message) is Status and route.destination == self._manager.own.digest:
+                with self._lock:  # of a device that is reached through this one
+                    heard = self._heard.setdefault(route.origin, Heard(time.monotonic()))
+                self._hear(heard, message)
         self._manager.on_messages(link, messages)
         for listener in self._listeners:
             listener.on_messages(link, messages)
@@ -146,7 +151,7 @@ class Hub:
         elif isinstance(message, Ping):
             heard.moved(now, message.commit)
         elif isinstance(message, Status):
-            heard.moved(now, message.number)
+            self._hear(heard, message)
         elif isinstance(message, Ack):
             heard.commit = max(heard.commit, message.commit)
         elif isinstance(message, HistoryAnswered):
@@ -154,6 +159,11 @@ class Hub:
                 heard.same_at = message.number
             elif heard.asked_at == message.number:
                 heard.asked_at = None  # it may have it soon
+
+    @staticmethod
+    def _hear(heard: Heard, status: Status) -> None:
+        heard.moved(time.monotonic(), status.number)
+        heard.said = status.number, status.chain
 
 
 def send(link: Link, message: Message) -> None:

@@ -178,16 +178,20 @@ class Participant:
 
     def remove(self, name: str, *, lost: bool = False) -> None:
         """See `Device.remove`."""
-        self._steward.remove(name, lost=lost, reachable=len(self.links()) + 1)
+        self._steward.remove(name, lost=lost, reachable=len(self.manager.status().peers) + 1)
 
     def rename(self, name: str, device: str | None = None) -> None:
         """See `Device.rename`."""
         if self._steward.rename(name, device):
-            settings.change(self._path / "local", name=name)
-            self._settings = settings.load(self._path / "local")
-            connections = self._steward.connections
-            if connections is not None:
-                connections.announce_anew()
+            self._renamed(name)
+
+    def _renamed(self, name: str) -> None:
+        """This device has another name now, given here or elsewhere."""
+        settings.change(self._path / "local", name=name)
+        self._settings = settings.current(self._path / "local", self._settings)
+        connections = self._steward.connections
+        if connections is not None:
+            connections.announce_anew()
 
     def add_listener(self, listener: LinkListener) -> None:
         """Have a listener hear of every link and message, beside the manager."""
@@ -248,6 +252,8 @@ class Participant:
 
     def _tick(self) -> None:
         self._steward.look()
+        if self.name != self._settings.name:
+            self._renamed(self.name)
         invitation, connections = self._invitation, self._steward.connections
         if invitation is not None and connections is not None and invitation.status.state in ("paired", "failed"):
             connections.set_pairing(None)

@@ -23,7 +23,7 @@ from .identity import DeviceId, Identity
 from .invitation import InvalidDeviceName, PairingFailed, check_name
 from .joining import Welcome, welcome_bytes
 from .manager import ReplicationManager
-from .messages import Member, Members
+from .messages import MAX_MEMBERS, Member, Members
 from .pairing import Refusal
 from .pairing_socket import Refused
 
@@ -74,9 +74,12 @@ class Steward:
         """Make a group of this device alone."""
         store = self._open_store()
         tag = self.group.tag if self.group is not None else 0
-        self.group = group = Group.found(self._path / "local", self._identity, name, tag=tag, majority=majority)
-        self._manager.set_members(1, majority=majority)
+        group = Group.found(self._path / "local", self._identity, name, tag=tag, majority=majority)
+        # First the store: while it has devices of a former group, as that of a backup may, nobody is to believe it.
         membership.found(store, group)
+        group.write()
+        self.group = group
+        self._manager.set_members(1, majority=majority)
         return group
 
     def _open_store(self) -> Store:
@@ -199,6 +202,8 @@ class Steward:
         if any(member.tag == device.tag and member.public_key != public_key for member in group.members()):
             raise Refused(Refusal.TAG_TAKEN, f"device {device.short} has the tag of another one: it tries again")
         taken = [member.name for member in group.current() if member.public_key != public_key]
-        if len(taken) >= MAX_DEVICES:
+        known = group.members()
+        full = len(known) >= MAX_MEMBERS and all(member.public_key != public_key for member in known)
+        if len(taken) >= MAX_DEVICES or full:
             raise Refused(Refusal.FULL, Refusal.FULL.text)
         return Member(public_key, distinct_name(name, taken), device.tag, self._identity.device_id.digest, None)

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from devices import CACHE, PATIENCE, Home, Note, equal, member_names, texts, until
 
-from atop import NoMaster, NoSuchStore, Store
+from atop import NoMaster, NoSuchStore, Store, StoreError
 from discovery import Candidate, Change
 from replication import MAX_DEVICES, Device, NoSuchDevice, NotAMember, PairingFailed, StoreNotEmpty
 from replication.group import Group, distinct_name, merged
 from replication.identity import Identity
+from replication.membership import Member as DeviceItem
 from replication.messages import Member
 from replication.places import Places
 
@@ -349,7 +350,7 @@ def test_knowledge_of_members_comes_to_the_same_in_any_order() -> None:
 
 
 def test_a_group_file_of_another_identity_is_refused(tmp_path: Path) -> None:
-    Group.found(tmp_path, Identity.generate(), "laptop", tag=0, majority=False)
+    Group.found(tmp_path, Identity.generate(), "laptop", tag=0, majority=False).write()
     with pytest.raises(Exception, match="another device"):
         Group.load(tmp_path, Identity.generate())
 
@@ -401,3 +402,28 @@ def test_a_store_that_was_paired_and_not_copied_is_not_made_anew(home: Home) -> 
     path.write_text(path.read_text().replace('"copied": true', '"copied": false'))
     with pytest.raises(NoSuchStore, match="atop run"):
         Store(b.path, cache_size=CACHE)
+
+
+def test_a_device_that_only_a_third_one_reaches_is_shown_as_reached_through_it(home: Home) -> None:
+    a = home.open("laptop")
+    b = home.join("desktop", a)
+    home.join("server", a)
+    home.close("server")
+    c = home.open("server", a)  # it knows no other address, and nobody finds it
+    until(lambda: any(peer.through == "laptop" and peer.in_sync for peer in b.peers) and c.status().in_sync)
+    assert {peer.name for peer in c.peers if peer.online} == {"laptop", "desktop"}
+
+
+def test_a_group_whose_making_failed_trusts_nobody_of_a_former_one(home: Home) -> None:
+    a = home.open("laptop")
+    stranger = Identity.generate()
+    a.store.pool("devices").add(DeviceItem(a.store, name="former", public_key=stranger.public_key, tag=7))
+    local = a.path / "local"
+    (local / "group.json.new").mkdir()  # the file cannot be written
+    with pytest.raises(StoreError):
+        a.invite()
+    (local / "group.json.new").rmdir()
+    a.invite()
+    group = a._participant.group  # type: ignore[union-attr]
+    assert not group.accepts(stranger.public_key)  # type: ignore[union-attr]
+    assert member_names(a) == ["laptop"]

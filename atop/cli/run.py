@@ -76,7 +76,7 @@ def run_command(
         return
     if invite and not yes and not may_ask(session):
         raise click.UsageError("there is nobody to ask whether the digits are equal: add --yes")
-    with stopping() as stop, device_of(session, create=True, name=name, port=port, peers=peers or None) as device:
+    with device_of(session, create=True, name=name, port=port, peers=peers or None) as device, stopping() as stop:
         tell_running(session, device)
         if name is not None and name != device.name:
             session.output.note(f"this device is called {device.name}: atop devices rename gives it another name")

@@ -61,7 +61,8 @@ def lines_of(status: DeviceStatus) -> list[str]:
         if peer.online:
             state = "in sync" if peer.in_sync else "catching up"
             lag = f", round trip {peer.round_trip * 1000:.1f} ms" if peer.round_trip is not None else ""
-            state += f" ({peer.role or 'unknown'}{lag})"
+            way = f" through {peer.through}" if peer.through is not None else ""
+            state += f" ({peer.role or 'unknown'}{way}{lag})"
         lines.append(f"        {peer.name}: {state}")
     if status.missing_files:
         lines.append(f"files   the contents of {many(status.missing_files, 'file')} have not come yet")

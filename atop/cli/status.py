@@ -104,7 +104,7 @@ def store_lines(fields: dict[str, Any]) -> list[str]:
 
 
 def _watch(session: Session) -> None:
-    with stopping() as stop, device_of(session) as device:
+    with device_of(session) as device, stopping() as stop:
         if session.output.json:
             _watch_lines(session, device, stop)
         else:
