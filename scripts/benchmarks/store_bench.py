@@ -22,6 +22,7 @@ from itertools import islice
 from typing import Any
 
 from attached import measure_attached
+from browser import measure_browser
 from large import measure_imports, measure_large
 from workload import BATCH, Subject, contacts, page_starts
 
@@ -159,6 +160,7 @@ def main() -> None:
     if options.full:
         others.append(("large", f"A store of {LARGE:,} contacts with four indexes", measure_large(LARGE)))
         others.append(("imports", "Imports of files", measure_imports(IMPORTED)))
+        others.append(("browser", "The data browser over HTTP on loopback", measure_browser(LARGE)))
     for key, title, figures in others:
         results[key] = list(figures)
         if not options.json:
