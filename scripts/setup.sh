@@ -274,3 +274,35 @@ set_up() {
     fi
     exec 9<&-
 }
+
+# --- a browser for the tests of the data browser -----------------------------------------------------------
+
+find_chromium() {
+    local name
+    for name in chromium chromium-browser google-chrome; do
+        if command -v "$name" 2>/dev/null; then return; fi
+    done
+    return 1
+}
+
+# Installs Chromium where it may; where not, says what to type. The tests that need it are skipped without it.
+ensure_chromium() {
+    local prefix
+    local -a packages=(chromium)
+    if find_chromium >/dev/null; then return; fi
+    if [ "${ATOP_SETUP_SYSTEM:-yes}" != no ] && command -v apt-get >/dev/null 2>&1 && prefix="$(as_root)"; then
+        mkdir -p "$venv"
+        install_packages "$prefix" || true
+        if find_chromium >/dev/null; then return; fi
+    fi
+    say "Chromium is not installed, so the data browser's pages are NOT tested. To test them, type:"
+    if command -v apt-get >/dev/null 2>&1; then
+        how_to_install >&2
+    elif command -v dnf >/dev/null 2>&1; then
+        printf '    sudo dnf install chromium\n' >&2
+    elif [ "$(uname -s)" = Darwin ]; then
+        printf '    brew install --cask chromium\n' >&2
+    else
+        printf '    (with the package manager of this system: Chromium)\n' >&2
+    fi
+}

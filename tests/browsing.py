@@ -111,3 +111,18 @@ def screen(chromium: Any, served: Served) -> Iterator[Any]:
     yield page
     context.close()
     assert faults == []
+
+
+def faults_of(page: Any) -> list[str]:
+    """What axe-core finds on a page that is serious or critical: the rule, and the first elements."""
+    from importlib.resources import files
+
+    page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text("utf-8"))
+    found = page.evaluate(
+        "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']})"
+    )
+    return [
+        f"{one['id']}: {one['help']}: {[node['html'][:120] for node in one['nodes'][:3]]}"
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]

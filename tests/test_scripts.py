@@ -107,3 +107,14 @@ def test_the_demonstration_leaves_a_directory_of_others_alone(tmp_path: Path) ->
     assert outcome.returncode == 1
     assert "is not empty" in outcome.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.odt"]
+
+
+def test_without_a_browser_it_says_what_to_type_and_goes_on(bare_system: dict[str, str], tmp_path: Path) -> None:
+    program(bare_system, "apt-get", f"echo called >> {shlex.quote(str(tmp_path / 'apt'))}; exit 1")
+    script = f". {shlex.quote(str(SCRIPTS / 'setup.sh'))}; ensure_chromium; echo went on"
+    environment = {**bare_system, "ATOP_SETUP_SYSTEM": "no"}
+    outcome = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert outcome.stdout == "went on\n"
+    assert "NOT tested" in outcome.stderr
+    assert "apt-get install chromium" in outcome.stderr
+    assert not (tmp_path / "apt").exists()

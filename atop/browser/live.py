@@ -124,13 +124,18 @@ class Live:
         if watch is not None:
             watch.close()
 
-    def close(self) -> None:
-        """End all connections. May be called again."""
+    def hang_up(self) -> None:
+        """End all connections; the pages come back by themselves, and read anew what they show."""
         with self._lock:
-            self._closed = True
-            watch, self._watch = self._watch, None
             for client in self._clients:
                 with contextlib.suppress(RuntimeError):
                     client.loop.call_soon_threadsafe(client.give, None)
+
+    def close(self) -> None:
+        """End all connections for good. May be called again."""
+        with self._lock:
+            self._closed = True
+            watch, self._watch = self._watch, None
+        self.hang_up()
         if watch is not None:
             watch.close()
