@@ -358,7 +358,8 @@ def test_a_group_file_of_another_identity_is_refused(tmp_path: Path) -> None:
 # -- a store of a group, opened without its device
 
 
-def test_what_is_written_without_the_device_is_kept_and_not_taken_for_the_groups(home: Home) -> None:
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_what_is_written_without_the_device_comes_to_the_others_when_it_runs(home: Home, meanwhile: bool) -> None:
     a = home.open("laptop")
     b = home.join("desktop", a)
     until(lambda: equal(a, b))
@@ -368,11 +369,12 @@ def test_what_is_written_without_the_device_is_kept_and_not_taken_for_the_groups
         assert note.item_id >> 39 == b.device_id.tag
     with Store(home.directory / "desktop", cache_size=CACHE) as store:
         assert texts(store) == ["imported"]
-    Note(a.store, text="meanwhile")
+    if meanwhile:
+        Note(a.store, text="meanwhile")
     b = home.open("desktop", a)
-    until(lambda: b.links() and b.role in ("waiting", "replica", "master"))
-    assert "imported" in texts(b.store)
+    until(lambda: equal(a, b) and texts(a.store) == ["imported", "meanwhile"][: 1 + meanwhile])
     assert b.store.verify().problems == []
+    until(lambda: a.status().in_sync and b.status().in_sync)
 
 
 def test_a_store_that_is_only_read_without_its_device_stays_as_it_was(home: Home) -> None:
