@@ -30,6 +30,7 @@ import queue
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ from atop.values import FileInfo, walk
 from atop.writeset import ITEMS
 
 from . import fetching
-from .fileserving import LinkForFiles, Server
+from .fileserving import MAX_ASKS, LinkForFiles, Server
 from .handshake import LinkError
 from .identity import DeviceId
 from .messages import (
@@ -159,9 +160,10 @@ class FileSync:
         self._pins: Pins | None = None
         self._fetches = fetching.Fetches()  # of the one thread, and read by others
         self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._changed = threading.Condition()  # guards the five below; notified when contents have moved
+        self._changed = threading.Condition()  # guards the six below; notified when contents have moved
         self._links: dict[Id, LinkForFiles] = {}
         self._servers: dict[Id, Server] = {}
+        self._early: dict[Id, deque[FileAsked]] = {}  # what was asked before the store was open
         self._answers: dict[int, dict[Id, set[Digest]]] = {}  # token -> device -> what it names
         self._seen_elsewhere: dict[Digest, set[Id]] = {}  # awaited contents -> devices that have them
         self._waiters = 0
@@ -188,7 +190,10 @@ class FileSync:
             area = self._area = store._file_area
             self._engine, self._pins = store._tenure.engine, store._pins
             for device, link in self._links.items():
-                self._servers[device] = self._server(link, area)
+                server = self._servers[device] = self._server(link, area)
+                for asked in self._early.pop(device, ()):
+                    server.ask(asked)
+            self._early.clear()
             self._thread = threading.Thread(target=self._run, name="atop-files", daemon=True)
             self._thread.start()
 
@@ -384,6 +389,7 @@ class FileSync:
             server = None
             if self._links.get(device) is link:
                 del self._links[device]
+                self._early.pop(device, None)
                 server = self._servers.pop(device, None)
             self._changed.notify_all()
         if server is not None:
@@ -400,10 +406,10 @@ class FileSync:
         elif isinstance(message, FileAsked):
             with self._changed:
                 server = self._servers.get(device)
+                if server is None and self._area is None and not self._closed:
+                    self._early.setdefault(device, deque(maxlen=MAX_ASKS)).append(message)
             if server is not None:
                 server.ask(message)
-            else:
-                _send(link, FileAbsent(message.digest, coming=True))  # or it is closing: the link tells
         elif isinstance(message, FileAbsent):
             self._events.put(lambda: self._act(self._fetches.absent(device, message.digest, coming=message.coming)))
         elif isinstance(message, FileHere):

@@ -6,16 +6,19 @@ devices. It reads commands from standard input, one a line, and answers each wit
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from linking import credentials
 
-from atop import Item, Store
+from atop import File, Item, Store
 from replication.manager import ReplicationManager
 from replication.peers import Peers
 
@@ -27,10 +30,24 @@ class Note(Item):
     number: int = 0
 
 
+class Document(Note):
+    """A note with a file."""
+
+    file: File | None = None
+
+
+def blocks(size: int, seed: str) -> Iterator[bytes]:
+    """Contents of a size, other ones for another seed."""
+    for start in range(0, size, 1 << 20):
+        block = hashlib.blake2b(f"{seed} {start}".encode()).digest() * (1 << 14)
+        yield block[: size - start]
+
+
 def main() -> None:
     path, name, size, how, own_port, *others = sys.argv[1:]
     about = credentials(name)
     manager = ReplicationManager(about.identity.device_id, members=int(size), joining=how == "join")
+    manager.files.free_bytes = 0
     peers = Peers(about, manager)
     port = peers.listen("127.0.0.1", int(own_port))
     for other in others:
@@ -76,6 +93,25 @@ def run(store: Store, manager: ReplicationManager, peers: Peers, command: str, a
                 "links": len(peers.links()),
                 "problem": status.problem,
             }
+        case "add-file":  # title, size, seed
+            title, size, seed = arguments
+            with tempfile.TemporaryFile() as stream:
+                for block in blocks(int(size), seed):
+                    stream.write(block)
+                stream.seek(0)
+                file = store.file(stream, name=title)
+            Document(store, text=title, file=file)
+            return {"digest": file.digest.hex()}
+        case "read-file":  # title, and how long it is waited for
+            title, timeout = arguments
+            found = next(item.file for item in store.items() if isinstance(item, Document) and item.text == title)
+            with found.open(timeout=float(timeout)) as stream:
+                return {"digest": hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=32)).hexdigest()}
+        case "files":
+            files = manager.status().files
+            return {"missing": files.missing, "received": files.received_bytes, "fetched": files.fetched}
+        case "documents":
+            return sorted(item.text for item in store.items() if isinstance(item, Document))
         case "members":
             manager.set_members(int(arguments[0]))
             return {}

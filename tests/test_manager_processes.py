@@ -53,6 +53,11 @@ class Device:
         assert not (isinstance(answer, dict) and "error" in answer), answer
         return answer
 
+    def run_and_fail(self, *words: object) -> str:
+        """What it says in answer to a command that fails."""
+        self.send(*words)
+        return str(self.receive()["error"])
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
