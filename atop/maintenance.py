@@ -35,9 +35,8 @@ class CompactReport:
 
     commits: int = 0  # removed from the journal
     files: int = 0  # whose contents were removed
-    # Files that nothing here names whose contents stay until another time: they are younger than the grace, or another
-    # device names them, or may do so: it cannot be asked now.
-    kept: int = 0
+    kept: int = 0  # files that nothing names whose contents are younger than the grace, and stay until another time
+    elsewhere: int = 0  # files that another device names; or may name, because it cannot be asked now
     bytes: int = 0  # of disk space, of contents and of the database together
 
 
@@ -117,10 +116,11 @@ def _collect(store: Store, grace: float, report: CompactReport) -> None:
         replication = store._tenure.replication
         needed = replication.named_elsewhere(digests) if replication is not None else set()
         for digest in digests:
-            size = None
-            if digest not in needed:
-                with engine.no_commits():  # a commit that names it looks whether it is there, just before it is made
-                    size = area.remove_unless(used, digest, grace)
+            if digest in needed:
+                report.elsewhere += 1
+                continue
+            with engine.no_commits():  # a commit that names it looks whether it is there, just before it is made
+                size = area.remove_unless(used, digest, grace)
             if size is not None:
                 report.files += 1
                 report.bytes += size

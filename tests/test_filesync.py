@@ -328,7 +328,7 @@ def test_nothing_is_removed_while_a_device_cannot_be_asked(group: FileGroup, a: 
         b.close()
     forget(a)
     report = a.store.compact(keep=KEEP_NOTHING, grace=0)
-    assert (report.files, report.kept) == (0, 1)
+    assert (report.files, report.elsewhere) == (0, 1)
     assert a.has(file)
     b = group.start("b")
     wait_until(lambda: b.store.head == a.store.head and b.peers.links())
@@ -339,7 +339,7 @@ def test_nothing_is_removed_while_a_device_cannot_be_asked(group: FileGroup, a: 
 def test_what_another_device_names_is_not_removed(a: Device, b: Device) -> None:
     stray = a.store.file(DATA)
     with b.store._pins.held([stray.digest]):  # as by a commit that is on its way
-        assert a.store.compact(grace=0).kept == 1
+        assert a.store.compact(grace=0).elsewhere == 1
     assert a.store.compact(grace=0).files == 1
 
 
@@ -348,7 +348,7 @@ def test_nothing_is_removed_while_salvaged_commits_wait(a: Device, b: Device) ->
     (b.path / "local" / "salvage").mkdir(exist_ok=True)
     waiting = b.path / "local" / "salvage" / "00000001.salvage"
     waiting.write_bytes(b"")
-    assert a.store.compact(grace=0).kept == 1
+    assert a.store.compact(grace=0).elsewhere == 1
     waiting.unlink()
     assert a.store.compact(grace=0).files == 1
 

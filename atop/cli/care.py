@@ -79,12 +79,13 @@ def verify_command(session: Session) -> None:
     with session.open_store() as store, session.output.progress("verifying") as progress:
         report = store.verify(progress=progress.update)
     checked = {"items": report.items, "commits": report.commits, "files": report.files}
+    missing = f"; {many(report.files_missing, 'file')} still to come" if report.files_missing else ""
     verdict = f"found {many(len(report.problems), 'problem')}" if report.problems else "no problems found"
     extent = ", ".join(many(count, noun[:-1]) for noun, count in checked.items())
     session.output.result(
-        {"store": str(store.path), "problems": report.problems, **checked},
+        {"store": str(store.path), "problems": report.problems, **checked, "files_missing": report.files_missing},
         *map(plain, report.problems),
-        f"{verdict} ({extent})",
+        f"{verdict} ({extent}{missing})",
     )
     if report.problems:
         session.exit_code = FAILED
@@ -99,7 +100,8 @@ def compact_command(session: Session, *, keep: int | None) -> None:
 
     Removes old history and the contents of files that nothing names, and gives back empty pages. What has
     left the history can no longer be undone. Contents younger than an hour are kept, since a program may be
-    about to name them; a later compact removes them.
+    about to name them; a later compact removes them. In a group of devices, contents are removed only while
+    all of them can be asked whether they name them.
 
     \b
     Examples:
@@ -115,9 +117,15 @@ def compact_command(session: Session, *, keep: int | None) -> None:
             "commits": report.commits,
             "files": report.files,
             "kept_files": report.kept,
+            "kept_for_other_devices": report.elsewhere,
             "bytes": report.bytes,
         },
         f"gave back {size(report.bytes)}; removed {many(report.commits, 'commit')} from the history "
         f"and the contents of {many(report.files, 'file')}",
         *([f"kept the contents of {many(report.kept, 'file')} younger than an hour"] if report.kept else []),
+        *(
+            [f"kept the contents of {many(report.elsewhere, 'file')} that another device names, or may name"]
+            if report.elsewhere
+            else []
+        ),
     )
