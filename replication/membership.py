@@ -47,6 +47,12 @@ class Member(Item, type_name="atop.Member"):
     added_by: str = ""
     revoked_at: datetime.datetime | None = None
 
+    @staticmethod
+    def merge(base: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+        """What both sides changed while they were apart: a removal stands, and the first one counts."""
+        times = [side["revoked_at"] for side in (mine, theirs) if side.get("revoked_at") is not None]
+        return {"revoked_at": min(times)} if times else {}
+
 
 def entries(store: Store) -> list[messages.Member]:
     """The devices that the store has items for; an item that describes no device is left out."""

@@ -245,8 +245,8 @@ class _Work:
                 self._create(change, after)
             elif not self._is_consequence(change, after) and after.type_name != CONFLICT_TYPE:
                 self._bring_back(change, after, theirs)
-            return
-        self._merge(change, after, now, theirs)
+        elif not (change.kind == CREATED and change.base):  # to bring back what is there changes nothing
+            self._merge(change, after, now, theirs)
 
     def _create(self, change: Change, after: State) -> None:
         attributes = self._mended(after.attributes, change.rules)
