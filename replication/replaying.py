@@ -310,6 +310,9 @@ class _Work:
     ) -> None:
         item_id = change.item_id
         base, changed = self._base(change, after)
+        if is_pool(now):
+            for name in INDEX_ATTRIBUTES:
+                changed.pop(name, None)
         schemas_differ = change.kind == UPDATED and now.schema != after.schema
         if schemas_differ and self._merge_schemas(change, after, now, theirs):
             return
@@ -333,6 +336,8 @@ class _Work:
         mine = {name: rule for name, rule in change.rules.items() if name in changed}
         attributes = self._mended(result.attributes, {**(rules or {}), **mine})
         self.draft.put(item_id, now._replace(attributes=attributes, schema=schema, pools=self._pools_of(now.pools)))
+        if is_pool(now) and is_pool(after):
+            self._apply_indexes(item_id, base.get("indexes", {}), after.attributes["indexes"])
         if change.kind in (CREATED, WHOLE):
             self._put_pools(item_id, lambda pools: pools | set(after.pools))
         elif change.pools is not None:
@@ -445,12 +450,6 @@ class _Work:
                 self.draft.name(pool_key(name), item_id)
             self._apply_indexes(item_id, {}, after.attributes["indexes"], READY)  # it has no members yet
             return True
-        if now is not None and change.kind in (CREATED, UPDATED, WHOLE):
-            base, changed = self._base(change, after)
-            if INDEX_ATTRIBUTES & changed.keys():
-                old = base.get("indexes", {}) if change.kind == UPDATED else {}
-                self._apply_indexes(item_id, old, after.attributes["indexes"])
-            return changed.keys() <= INDEX_ATTRIBUTES | {"name"} and change.pools is None
         if now is None and change.kind == UPDATED and changed_only_indexes(change):
             target = self._pool(item_id)
             if target != item_id:  # it became one with another pool
