@@ -39,6 +39,7 @@ from atop.environment import (
 from atop.errors import AtopError, StoreClosed, StoreDamaged, StoreError, StoreFull, UnsupportedStore
 from atop.gate import Gate
 from atop.records import pack_u64
+from atop.replacing import forget, move_aside, put_back
 from atop.replicated import Replication
 from atop.writeset import ITEMS
 
@@ -105,6 +106,10 @@ class Calls:
         # Commits that are not known to be on the disk, in order. Invariant: appended to under the write lock, shortened
         # under the flush lock or alone.
         self._unflushed: list[Pending] = []
+        try:
+            put_back(data)
+        except OSError as error:
+            raise explained(error, data.parent) from error
         self._use(self._new_environment())
         _all.add(self)
 
@@ -252,6 +257,47 @@ class Calls:
                 self._environment.abandon()
                 self.on_recovery()  # what was read, and what was committed and not flushed, may be gone
                 self._reopen()
+
+    def start_over(self) -> bool:
+        """Have replication fill the database anew, from another device; returns whether it came. Calls wait meanwhile.
+
+        If it does not come, or the process ends before it has, the database is as it was.
+        """
+        with self._write_lock, self._gate.alone():
+            if not self._usable():
+                return False
+            try:
+                self._env.log_flush()
+                for pending in self._unflushed:
+                    pending.kept = True
+                self._unflushed.clear()
+                self._era += 1
+                self._down = StoreError(f"the store {self.path.parent} is being copied from another device")
+                self._environment.abandon()
+                move_aside(self.path)
+            except (db.DBError, OSError) as error:
+                log.warning("%s is not copied anew: %s", self.path, error)
+                if self._down is not None:
+                    self._reopen()
+                return False
+            self.on_recovery()
+            self._reopen()
+            return self._keep_copy()
+
+    def _keep_copy(self) -> bool:
+        """Keep the new database, if it has come; else put the old one back."""
+        came = self._down is None
+        try:
+            if came:
+                self._environment.checkpoint()
+                forget(self.path)
+            else:
+                put_back(self.path)
+        except (db.DBError, OSError) as error:
+            log.warning("the old files of %s are left in place: %s", self.path, error)
+        if not came:
+            self._reopen()
+        return came
 
     def _reopen(self) -> None:
         """Alone: open the environment; then, or if that fails, tell of every commit in doubt whether it was kept."""

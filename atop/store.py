@@ -57,6 +57,7 @@ from atop.maintenance import DEFAULT_KEEP, CompactReport
 from atop.pins import Pins
 from atop.pool import Index, Pool, index_specs, pool_key
 from atop.records import dumps, pack_u64, unpack_u64
+from atop.replacing import is_aside
 from atop.replicated import Replication
 from atop.tenure import Tenure
 from atop.transaction import CURRENT, Transaction, active, current
@@ -226,7 +227,7 @@ class Store(ClassicStore):
         try:
             for part in _PARTS:
                 check_directory(self.path / part)
-            if not (self.path / "data" / f"{CATALOG}.db").exists() and not copying:
+            if not (self.path / "data" / f"{CATALOG}.db").exists() and not copying and not is_aside(self.path):
                 if not create:
                     raise NoSuchStore(f"there is no store at {self.path}", self.path)
                 self._check_vacant()

@@ -156,7 +156,7 @@ class ReplicationManager:
         self._shipping = shipping.Shipping(
             self, self._noticed, master=members <= 1 and not joining, await_copy=self._await_copy
         )
-        self.reconciler = Reconciler(self._send_to, self._report)
+        self.reconciler = Reconciler(self._send_to, self._report, self._copy_anew)
         self.files: Final = FileSync(lambda: self._roles.members)
         self._engine: Engine | None = None
         self._data: Path | None = None
@@ -716,6 +716,26 @@ class ReplicationManager:
 
     def _report(self, event: roles.Event) -> None:
         self._events.put(event)
+
+    def _copy_anew(self, master: Id, head: Head) -> bool:
+        """Take a full copy from a master that was found, instead of following it; returns whether it came."""
+        engine, decided = self._engine, threading.Event()
+        agreed = False
+
+        def begin() -> None:
+            nonlocal agreed
+            me = self._me()
+            agreed = self._roles.parted and self._roles.master == master and (me.number, me.chain) == head
+            if agreed:
+                self._in_step = False
+                self._shipping.detach()
+            decided.set()
+
+        self._events.put(begin)
+        while not decided.wait(TICK_SECONDS):
+            if not self._thread.is_alive():
+                return False
+        return agreed and engine is not None and engine.start_over()
 
     def _send_to(self, device: Id, message: Message) -> bool:
         link = self._links.get(device)

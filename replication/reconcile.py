@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -29,6 +30,7 @@ from typing import Any, Final, Literal
 from atop.conflicts import POOL_NAME
 from atop.disk import explained, sync_directory
 from atop.engine import COMMITS, JOURNAL, Engine, Head
+from atop.environment import free_space
 from atop.errors import AtopError, Conflict, StoreClosed, TransactionTooLarge, UnstorableValue
 from atop.ids import tag_of
 from atop.indexes import BUILDING
@@ -37,6 +39,7 @@ from atop.records import pack_u64, unpack_u64
 
 from . import roles
 from .aside import ConflictWriter, NoConflictsPool
+from .copying import size_of_tables
 from .gathering import Gathering
 from .messages import MAX_SAMPLES, CommonAnswered, CommonAsked, Message, Role
 from .replaying import Outcome, Replay, is_pool
@@ -52,6 +55,12 @@ RETRY_SECONDS: Final = 2.0
 
 ANSWER_SECONDS: Final = 10.0
 """How long an answer of the master is waited for before the search for the common commit begins anew."""
+
+COPY_BYTES_PER_SECOND: Final = 100e6
+"""About how fast a full copy comes."""
+
+WORTH_SECONDS: Final = 2.0
+"""A rollback that takes less than this is never replaced by a copy: the old data can be read meanwhile."""
 
 ATTEMPTS: Final = 200
 """How often a replayed commit is worked out anew because others were faster, before it is put aside whole."""
@@ -80,10 +89,19 @@ class Reconciler:
     Args:
         send: sends a message to a device; False if there is no link to it.
         tell: tells `roles` what has happened.
+        copy: takes a full copy from a master, in place of what is here up to a commit; False if it did not come.
     """
 
-    def __init__(self, send: Callable[[Id, Message], bool], tell: Callable[[roles.Event], None]) -> None:
+    def __init__(
+        self,
+        send: Callable[[Id, Message], bool],
+        tell: Callable[[roles.Event], None],
+        copy: Callable[[Id, Head], bool] = lambda master, head: False,
+    ) -> None:
         self.retry_seconds = RETRY_SECONDS
+        self._copy = copy
+        self._round_trip = 0.0  # seconds: the shortest that was measured in the last exchange with a master
+        self._undone = 0  # commits that are to be undone
         self._send = send
         self._tell = tell
         self._engine: Engine | None = None
@@ -127,9 +145,8 @@ class Reconciler:
         may_replay = role is Role.MASTER or (role is Role.REPLICA and master is not None)
         if (parted_from, may_replay) != (self._parted_from, self._may_replay):
             with self._changed:
-                if parted_from is None and self._status.phase in ("comparing", "salvaging", "following"):
-                    following = role is Role.WAITING
-                    self._status = replace(self._status, phase="following" if following else "idle", done=0, total=0)
+                if role is not Role.WAITING and self._status.phase in ("comparing", "salvaging", "following"):
+                    self._status = replace(self._status, phase="idle", done=0, total=0)
                 self._parted_from, self._may_replay = parted_from, may_replay
                 self._changed.notify_all()
 
@@ -238,9 +255,11 @@ class Reconciler:
             found = self._answer is not None and self._answer.asked == samples[0][0]
             return found or self._closed or self._parted_from != master
 
+        began = time.monotonic()
         with self._changed:
             self._changed.wait_for(there, ANSWER_SECONDS)
             answer = self._answer
+        self._round_trip = min(self._round_trip, time.monotonic() - began)
         if answer is None or answer.asked != samples[0][0]:
             raise _InterruptedError("the master did not say which commits it has")
         return answer
@@ -263,13 +282,26 @@ class Reconciler:
         head = engine.head
         if self._secured != (master, head):
             self._progress("comparing", 0, 0)
+            self._round_trip = ANSWER_SECONDS
             has, same = self._find_common(master, head)
             self._write(engine, head, has, same)
             self._secured = (master, head)
-        self._progress("following", 0, 0)
+            self._undone = head.number - same
+            self._progress("following", 0, self._undone)
+            if self._copy_is_cheaper(engine) and self._copy(master, head):
+                return
+        self._progress("following", 0, self._undone)
         self._tell_secured(master, head)
         with self._changed:  # until it is followed, or something else has happened
             self._changed.wait_for(lambda: self._closed or self._parted_from != master, self.retry_seconds)
+
+    def _copy_is_cheaper(self, engine: Engine) -> bool:
+        """Whether a full copy takes less time than a rollback, which costs a round trip for each commit."""
+        size = size_of_tables(engine.path)
+        if free_space(engine.path) < 2 * size + (64 << 20):
+            return False  # the old tables stay until the new ones are there
+        rollback = self._undone * self._round_trip
+        return rollback > WORTH_SECONDS and rollback > 2 * size / COPY_BYTES_PER_SECOND
 
     def _tell_secured(self, master: Id, head: Head) -> None:
         self._tell(roles.Secured(master, head.number, head.chain))

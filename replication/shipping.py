@@ -196,6 +196,10 @@ class Shipping:
             self._begin()
         self._arrived.set()
 
+    def detach(self) -> None:
+        """The engine is about to exchange its environment: roles change without waiting for its locks."""
+        self._engine = None
+
     def stop(self) -> None:
         """Leave the environment. Threads that wait for the engine's locks, maybe held by the caller, find out later."""
         with self._processing:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from grouping import Group, Machine, Note, until
 
-from atop import NoMaster, StoreFull
+from atop import NoMaster, StoreFull, replacing
 from replication import reconcile
 from replication.messages import Role
 from replication.reconcile import Reconciler
@@ -276,3 +276,70 @@ def test_clocks_that_are_years_apart(group: Group, a: Machine, b: Machine, monke
         machine.write("after")
         commit = next(machine.store.history())
         assert commit.time.year < 2099
+
+
+# -- a copy instead of a rollback
+
+
+def test_a_copy_is_taken_where_a_rollback_would_take_longer(
+    group: Group, a: Machine, b: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part(group, a, b)
+    monkeypatch.setattr(Reconciler, "_copy_is_cheaper", lambda self, engine: True)
+    held = next(item for item in a.store.items() if isinstance(item, Note) and item.text == "a1")
+    heal(group)
+    assert a.manager._shipping.copies == 1
+    assert a.texts() == b.texts() == ["a1", "a2", "b1", "b2", "b3", "first"]
+    assert held.text == "a1"
+    assert sorted(path.name for path in a.path.iterdir()) == ["data", "files", "local"]
+
+
+def test_where_no_copy_comes_the_data_is_as_it_was(
+    group: Group, a: Machine, b: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part(group, a, b)
+    a.manager.copy_seconds = 0.5
+    monkeypatch.setattr(Reconciler, "_copy_is_cheaper", lambda self, engine: True)
+    moved = threading.Event()
+    real = replacing.move_aside
+
+    def move_aside(data: Path) -> None:
+        real(data)
+        group.wires["b", "a"].loses_logs = True  # nothing comes from now on
+        moved.set()
+
+    monkeypatch.setattr("atop.calls.move_aside", move_aside)
+    group.link("a", "b")
+    until(moved.is_set)
+    until(lambda: not (a.path / "replaced").exists())
+    assert a.texts() == ["a1", "a2", "first"]
+    monkeypatch.undo()
+    group.cut("a", "b")
+    heal(group)
+    assert a.texts() == b.texts() == ["a1", "a2", "b1", "b2", "b3", "first"]
+
+
+def test_a_device_that_ends_while_it_is_copied_to_has_its_old_data(group: Group, a: Machine, b: Machine) -> None:
+    part(group, a, b)
+    a.close()
+    replacing.move_aside(a.path / "data")
+    (a.path / "data" / "items.db").write_bytes(b"half of it")
+    a = group.start("a", linked=False)
+    assert a.texts() == ["a1", "a2", "first"]
+    heal(group)
+    assert a.texts() == b.texts() == ["a1", "a2", "b1", "b2", "b3", "first"]
+
+
+@pytest.mark.parametrize(
+    ("undone", "round_trip", "megabytes", "cheaper"),
+    [(10, 0.01, 1, False), (10_000, 0.01, 100, True), (10_000, 0.0001, 1, False), (10_000, 0.01, 10_000, False)],
+)
+def test_which_is_cheaper(
+    monkeypatch: pytest.MonkeyPatch, undone: int, round_trip: float, megabytes: int, cheaper: bool
+) -> None:
+    reconciler = Reconciler(lambda device, message: True, lambda event: None)
+    reconciler._undone, reconciler._round_trip = undone, round_trip
+    monkeypatch.setattr(reconcile, "size_of_tables", lambda path: megabytes << 20)
+    monkeypatch.setattr(reconcile, "free_space", lambda path: 1 << 50)
+    engine: Any = type("Engine", (), {"path": Path()})
+    assert reconciler._copy_is_cheaper(engine) is cheaper
