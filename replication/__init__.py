@@ -2,7 +2,7 @@
 
 from replication.calls import RemoteInvitation
 from replication.device import Device
-from replication.device_status import DeviceStatus, PeerStatus, WorkStatus
+from replication.device_status import DeviceStatus, FileCounts, PeerStatus, WorkStatus
 from replication.errors import NotAMember, NotRunning
 from replication.group import MAX_DEVICES
 from replication.identity import DeviceId, IdentityError, InvalidDeviceId
@@ -21,6 +21,7 @@ __all__ = [
     "Device",
     "DeviceId",
     "DeviceStatus",
+    "FileCounts",
     "IdentityError",
     "InvalidDeviceId",
     "InvalidDeviceName",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from atop import Store
 
-from .device_status import DeviceStatus, PeerStatus, WorkStatus
+from .device_status import DeviceStatus, FileCounts, PeerStatus, WorkStatus
 from .invitation import PairingFailed
 from .pairing_socket import InvitationStatus
 
@@ -131,6 +131,7 @@ def status_from(plain: dict[str, Any]) -> DeviceStatus:
         **{
             **plain,
             "peers": tuple(PeerStatus(**peer) for peer in plain["peers"]),
+            "files": FileCounts(**plain["files"]),
             "work": tuple(WorkStatus(**work) for work in plain["work"]),
             "problems": tuple(plain["problems"]),
             "invitation": None if invitation is None else InvitationStatus(**invitation),

@@ -86,15 +86,24 @@ class WorkStatus:
 
 
 @dataclass(frozen=True)
+class FileCounts:
+    """Contents of files that this device lacks; of these, `waiting` are on no device that is reachable now."""
+
+    missing: int = 0
+    missing_bytes: int = 0
+    waiting: int = 0
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
 class DeviceStatus:
     """A device.
 
     `role` is one of "master", "replica", "electing", "waiting", "starting"; a device on its own is master. `grouped`:
     whether it shares its store with others; `removed`: whether it did, and was removed. `in_sync`: every other device
     that is online has the same history, and there is one at least. `parted`: the master lacks commits that are here;
-    this device waits, its data readable. `work` is what takes a while just now; `missing_files` counts files whose
-    contents have not come yet, `missing_files_bytes` their size, `unreachable_files` those of them that no reachable
-    device has. Since the start, `replayed` commits of this device were brought into another history, `merged` items
+    this device waits, its data readable. `work` is what takes a while just now; `files` counts contents that have
+    not come yet. Since the start, `replayed` commits of this device were brought into another history, `merged` items
     had been changed on both sides, and `conflicts` values were put aside. `problems` are for people, in order of
     weight.
     """
@@ -117,9 +126,7 @@ class DeviceStatus:
     invitation: InvitationStatus | None
     problems: tuple[str, ...]
     work: tuple[WorkStatus, ...] = ()
-    missing_files: int = 0
-    missing_files_bytes: int = 0
-    unreachable_files: int = 0
+    files: FileCounts = FileCounts()
     conflicts: int = 0
     replayed: int = 0
     merged: int = 0
@@ -130,8 +137,8 @@ class DeviceStatus:
         return "; ".join(filter(None, (self._commits_summary(), self._files_summary())))
 
     def _files_summary(self) -> str:
-        unreachable = _count(self.unreachable_files, "file")
-        return f"contents of {unreachable} on no device that can be reached" if self.unreachable_files else ""
+        waiting = self.files.waiting
+        return f"contents of {_count(waiting, 'file')} on no device that can be reached" if waiting else ""
 
     def _commits_summary(self) -> str:
         if self.removed:
@@ -230,9 +237,9 @@ def status_of(sources: Sources) -> DeviceStatus:
         invitation=sources.invitation,
         problems=_problems_of(sources, removed),
         work=_work_of(manager),
-        missing_files=manager.files.missing,
-        missing_files_bytes=manager.files.missing_bytes,
-        unreachable_files=manager.files.waiting,
+        files=FileCounts(
+            manager.files.missing, manager.files.missing_bytes, manager.files.waiting, manager.files.problem
+        ),
         conflicts=manager.reconcile.conflicts,
         replayed=manager.reconcile.replayed,
         merged=manager.reconcile.merged,

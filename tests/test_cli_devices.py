@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -213,3 +215,17 @@ def test_the_unit_names_the_store_and_the_program(tmp_path: Path) -> None:
     assert f"ExecStart={sys.executable} -m atop.cli --store " in unit
     assert "100%% mine" in unit
     assert os.linesep + "WantedBy=default.target" in unit
+
+
+@pytest.mark.slow
+def test_the_browser_beside_a_device_is_of_that_device(shell: Shell) -> None:
+    process = shell.start("laptop", "--json", "run", "--browse")
+    url = wait_for(process, "url")["url"]
+    jar = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with jar.open(url, timeout=PATIENCE) as page:
+        assert page.status == 200
+    with jar.open(urllib.parse.urljoin(url, "/devices"), timeout=PATIENCE) as page:
+        assert "laptop" in page.read().decode()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0

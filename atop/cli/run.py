@@ -101,7 +101,7 @@ def serving(session: Session, device: Device, browse: bool) -> Iterator[None]:
         return
     from atop.browser import Server
 
-    with Server(device.store) as server:
+    with Server(device) as server:
         server.start()
         session.output.result({"url": server.url}, f"the data browser is at {server.url}")
         session.output.flush()

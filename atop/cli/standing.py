@@ -64,8 +64,8 @@ def lines_of(status: DeviceStatus) -> list[str]:
             way = f" through {peer.through}" if peer.through is not None else ""
             state += f" ({peer.role or 'unknown'}{way}{lag})"
         lines.append(f"        {peer.name}: {state}")
-    if status.missing_files:
-        lines.append(f"files   the contents of {many(status.missing_files, 'file')} have not come yet")
+    if status.files.missing:
+        lines.append(f"files   the contents of {many(status.files.missing, 'file')} have not come yet")
     if status.conflicts:
         lines.append(f"        {many(status.conflicts, 'value')} put aside: atop conflicts")
     return [*lines, *(f"problem {problem}" for problem in status.problems)]

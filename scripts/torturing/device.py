@@ -120,7 +120,7 @@ def report(device: Device) -> dict[str, Any]:
     status = device.status()
     return {
         "role": status.role, "commit": status.commit, "chain": status.chain, "in_sync": status.in_sync,
-        "work": [work.what for work in status.work], "missing": status.missing_files, "problems": status.problems,
+        "work": [work.what for work in status.work], "missing": status.files.missing, "problems": status.problems,
         "conflicts": status.conflicts, "replayed": status.replayed, "merged": status.merged,
     }  # fmt: skip
 
