@@ -18,6 +18,8 @@ What it stands on: `participant`, which has the parts: who is master, links and 
 
 from __future__ import annotations
 
+import atexit
+import logging
 import os
 import threading
 from collections.abc import Iterable
@@ -25,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from atop import Store, StoreError
+from atop import AtopError, Store, StoreError
 from atop.engine import Durability
 from atop.errors import NoSuchCall
 from atop.owner import LOCK_NAME, OwnerLock
@@ -43,6 +45,8 @@ from .joining import Progress, copying, pair, prepare
 from .link import Link
 from .pairing_socket import Confirm, OpenInvitation
 from .participant import Participant
+
+log = logging.getLogger(__name__)
 
 TAKE_OVER_SECONDS: Final = 15.0
 
@@ -81,6 +85,7 @@ class Device:
             self._leave()
             raise
         self._calls.offer(self.store)
+        _open_devices.add(self)
         self._begin()
 
     def _own(self) -> Replication:
@@ -215,6 +220,7 @@ class Device:
             if self._closed:
                 return
             self._closed = True
+        _open_devices.discard(self)
         self._leave()
         try:
             self.store.close()
@@ -307,20 +313,17 @@ class Device:
             announced_as=None,
             peers=(),
             invitation=None,
-            problems=(self._who_has_it(),),
+            problems=(f"{self._who_has_it()}: this one takes part when that one ends",),
         )
 
     def _who_has_it(self) -> str:
-        return (
-            f"the store is open in process {self.store.owner_pid}, which runs no device: this one takes part when that "
-            "one ends"
-        )
+        return f"the store is open in process {self.store.owner_pid}, which runs no device"
 
     def _ask(self, call: str, /, **arguments: Any) -> Any:
         try:
             return self.store.ask(f"device.{call}", **arguments)
         except NoSuchCall:
-            raise NotRunning(self._who_has_it()) from None
+            raise NotRunning(f"{self._who_has_it()}: close it first, or open its store as a device") from None
 
     # -- pairing
 
@@ -405,3 +408,19 @@ class Device:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError(f"the device at {self.path} is closed", self.path)
+
+
+_open_devices: set[Device] = set()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what the program did not: a master hands over, and the others need not find out by themselves."""
+    for device in list(_open_devices):
+        try:
+            device.close()
+        except AtopError as error:
+            log.error("closing %s at the end of the program: %s", device.path, error)
+
+
+os.register_at_fork(after_in_child=_open_devices.clear)

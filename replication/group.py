@@ -109,6 +109,7 @@ class Group:
         self._own = identity.public_key
         self._lock = threading.Lock()  # guards changes; what is read is replaced whole
         self._record = record
+        self.revision = 0  # grows with every change
         self._members: dict[Key, Member] = {member.public_key: member for member in record.members}
         self._ids: tuple[dict[Key, Member], frozenset[bytes]] = ({}, frozenset())  # of which members, and who is in
 
@@ -279,6 +280,7 @@ class Group:
 
     def _save(self) -> None:
         others = 0 if self.removed else len(self.current()) - 1
+        self.revision += 1
         self._record = msgspec.structs.replace(self._record, members=list(self._members.values()), others=others)
         try:
             write_durably(self._path, json.dumps(msgspec.to_builtins(self._record), indent=1).encode() + b"\n", 0o600)

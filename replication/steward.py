@@ -61,7 +61,7 @@ class Steward:
         self._manager = manager
         self._later = later
         self._on_alone = on_alone
-        self._looked_at = -1  # the commit at which the store was last looked at
+        self._looked_at = (-1, -1)  # the commit, and the group's revision, at which store and group were last equal
 
     @property
     def joined(self) -> Group:
@@ -134,12 +134,13 @@ class Steward:
         group, store = self.group, self.store
         if group is None or group.removed or store is None:
             return
-        number = store.head.number
-        if number != self._looked_at:
+        now = store.head.number, group.revision
+        if now != self._looked_at:
             self.apply(membership.pull(store, group))
-            self._looked_at = number
-        if self._manager.is_master and not group.removed:
-            membership.push(store, group)
+            if self._manager.is_master and not group.removed:
+                membership.push(store, group)
+            if not membership.differs(store, group):
+                self._looked_at = now
         self.problem = None
 
     # -- what people do

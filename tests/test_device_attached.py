@@ -183,3 +183,14 @@ def test_a_copy_that_was_cut_off_by_a_kill_is_taken_up_again(home: Home) -> None
     assert equal(a, b)
     assert b.store.verify().problems == []
     assert member_names(b) == ["desktop", "laptop"]
+
+
+def test_a_program_that_ends_without_closing_its_device_hands_over(home: Home, owner: Owner) -> None:
+    a = home.open("laptop")
+    b = home.join("desktop", a)
+    home.close("laptop")
+    until(lambda: b.status().in_sync and b.status().master == "laptop")
+    assert owner.process.stdin is not None
+    owner.process.stdin.close()
+    assert owner.process.wait(PATIENCE) == 0
+    until(lambda: b.role == "master")
