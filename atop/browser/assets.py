@@ -17,7 +17,7 @@ from starlette.responses import Response
 # fmt: off
 SCRIPT = (
     "core", "live", "tools",
-    "grid", "cell", "table",
+    "gridrows", "gridview", "grid", "scrollbar", "cell", "table",
     "editors", "item",
     "pools", "split", "calendar", "group",
 )

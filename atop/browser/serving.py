@@ -12,9 +12,10 @@ import contextlib
 import ipaddress
 import logging
 import secrets
+import signal
 import socket
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ class Server:
         self._thread: threading.Thread | None = None
 
     def run(self) -> None:
-        """Serve until the process is interrupted, or `close` is called."""
+        """Serve until Ctrl-C, SIGTERM, or `close`; then it returns."""
         try:
             self._server.run(sockets=[self._listener])
         finally:
@@ -186,6 +187,19 @@ class _Uvicorn(uvicorn.Server):
         self.ready = threading.Event()
         self._browser = browser
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the server, and nothing else: the caller has a store to close."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn does."""
         await super().startup(sockets)
@@ -207,7 +221,7 @@ def _own_addresses() -> list[str]:
 
 
 def serve(store_or_device: Any, address: str = "127.0.0.1", port: int | None = None) -> None:
-    """Serve the data browser until the process is interrupted."""
+    """Serve the data browser until Ctrl-C or SIGTERM."""
     Server(store_or_device, address, port).run()
 
 

@@ -1,0 +1,99 @@
+"""`atop browse`, as a person starts and ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from atop import Item, Store
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "HOME": str(tmp_path), "ATOP_STORE": str(tmp_path / "store"), "BROWSER": "false"}
+
+
+@pytest.fixture
+def browsing(environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The command, under way, and the address that it printed."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "atop.cli", "--json", "browse", "--no-open", "--port", "0"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, process.communicate()[1]
+    yield process, json.loads(line)["url"]
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_it_serves_until_it_is_ended_and_closes_the_store(
+    browsing: tuple[subprocess.Popen[str], str], environment: dict[str, str], end: signal.Signals
+) -> None:
+    process, url = browsing
+    with httpx.Client() as client:
+        assert client.get(url).status_code == 200
+        base = url.partition("/?")[0]
+        made = client.post(f"{base}/api/pools", json={"name": "books"}, headers={"origin": base})
+        assert made.status_code == 200
+    process.send_signal(end)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "", "")
+    with Store(environment["ATOP_STORE"]) as store:
+        assert [pool.name for pool in store.pools()] == ["books"]
+
+
+def test_it_shows_a_store_that_another_program_has_open(
+    environment: dict[str, str], request: pytest.FixtureRequest
+) -> None:
+    with Store(environment["ATOP_STORE"]) as store:
+        pool = store.pool("books", indexes=["title"])
+        for n in range(5):
+            pool.add(Item(store, title=f"title {n}"))
+        _, url = request.getfixturevalue("browsing")
+        base = url.partition("/?")[0]
+        with httpx.Client(base_url=base, headers={"origin": base}, timeout=60) as client:
+            client.get(url)
+            path = f"/api/pools/{pool.item_id}/rows"
+            query: dict[str, Any] = {"index": "title", "columns": "title", "at": "0.5", "count": "1"}
+            found = client.get(path, params=query).json()
+            assert found["total"] == 5
+            row = client.get(path, params={"index": "title", "columns": "title"}).json()["rows"][0]
+            value = {"title": {"kind": "str", "text": "changed"}}
+            assert client.patch(f"/api/items/{row['id']}", json={"version": row["version"], "set": value}).is_success
+            assert store.get(int(row["id"])).title == "changed"
+            with client.stream("GET", "/api/events") as events:
+                lines = events.iter_lines()
+                assert "event: hello" in (next(lines), next(lines))
+                store.get(int(row["id"])).title = "changed again"
+                assert next(line for line in lines if line.startswith("event: commit"))
+
+
+def test_a_port_that_is_taken_is_named(environment: dict[str, str], browsing: tuple[Any, str]) -> None:
+    port = browsing[1].rpartition(":")[2].partition("/")[0]
+    outcome = subprocess.run(
+        [sys.executable, "-m", "atop.cli", "--store", f"{environment['HOME']}/other", "browse", "--port", port],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert outcome.returncode == 1
+    assert f"port {port}" in outcome.stderr
+    assert "--port" in outcome.stderr
