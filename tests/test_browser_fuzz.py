@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import string
 from collections.abc import Iterator
@@ -23,21 +24,48 @@ SETTINGS = settings(
 )
 
 
+def filled_store(store: Store) -> None:
+    """A pool with a little of everything."""
+    pool = store.pool("books", indexes=["title", ("year", "title"), Index("words", "title", words=True)])
+    with store.transaction():
+        for n in range(20):
+            item = Item(store, title=f"title {n}", year=n, tags=["a", 1, None], deep={"x": [{1, 2}]}, b=b"\0")
+            pool.add(item)
+            item.next = item
+            item.file = store.file(b"contents", name="a.txt", media_type="text/plain")
+
+
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A store with a little of everything, for the whole module."""
+    """A store for the whole module."""
     path: Path = tmp_path_factory.mktemp("fuzz") / "store"
     with Store(path, cache_size=4 << 20) as store:
-        pool = store.pool("books", indexes=["title", ("year", "title"), Index("words", "title", words=True)])
-        with store.transaction():
-            for n in range(20):
-                item = Item(store, title=f"title {n}", year=n, tags=["a", 1, None], deep={"x": [{1, 2}]}, b=b"\0")
-                pool.add(item)
-                item.next = item
-                item.file = store.file(b"contents", name="a.txt", media_type="text/plain")
         served = Served(store)
         yield served
         served.close()
+
+
+def present(store: Store) -> dict[str, str]:
+    """What POOL, ITEM and so on stand for now; the pool is made again where a request has deleted or emptied it."""
+    pool = next((pool for pool in store.pools() if pool.name == "books" and len(pool)), None)
+    if pool is None or len(pool.indexes) < 3:
+        filled_store(store)
+        pool = store.pool("books", create=False)
+    item = next(iter(pool))
+    key = base64.urlsafe_b64encode(pool.page(None, 1).keys[0]).rstrip(b"=").decode()
+    numbers = {"POOL": pool.item_id, "ITEM": item.item_id, "VERSION": item.version, "COMMIT": item.version}
+    return {"KEY": key, **{name: str(number) for name, number in numbers.items()}}
+
+
+def resolved(value: Any, there: dict[str, str]) -> Any:
+    """The value with what stands for things replaced by them."""
+    if isinstance(value, str):
+        return there.get(value, value)
+    if isinstance(value, (list, tuple)):
+        return [resolved(one, there) for one in value]
+    if isinstance(value, dict):
+        return {name: resolved(one, there) for name, one in value.items()}
+    return value
 
 
 ROUTES = sorted(
@@ -58,7 +86,9 @@ odd_text = st.one_of(
         ["", "0", "-1", "1e9", "nan", "NaN", "inf", "\0", "..", "title", "year", "words", "a" * 5000, "9" * 19]
     ),
 )
-item_ids = st.one_of(st.integers(0, 25).map(str), st.sampled_from(["9" * 18, "9" * 19, "9" * 400, "0"]), odd_text)
+item_ids = st.one_of(
+    st.just("ITEM"), st.integers(0, 25).map(str), st.sampled_from(["9" * 18, "9" * 19, "9" * 400, "0"]), odd_text
+)
 names = st.one_of(
     st.sampled_from(["title", "year", "tags", "_x", "delete", "item_id", "indexes", "next", "file", "new"]), odd_text
 )
@@ -99,8 +129,8 @@ fields = {
     "set": st.one_of(st.dictionaries(names, values, max_size=3), json_values),
     "remove": st.one_of(st.lists(names, max_size=2), json_values),
     "ids": st.one_of(st.lists(item_ids, max_size=4), json_values),
-    "version": st.one_of(item_ids, json_values),
-    "commit": st.one_of(item_ids, json_values),
+    "version": st.one_of(st.just("VERSION"), st.just("VERSION"), item_ids, json_values),
+    "commit": st.one_of(st.just("COMMIT"), item_ids, json_values),
     "name": st.one_of(names, json_values),
     "attributes": st.one_of(st.lists(names, max_size=3), json_values),
     "indexes": st.one_of(st.lists(names, max_size=3), json_values),
@@ -116,26 +146,37 @@ queries = st.lists(
             "index", "reverse", "size", "columns", "prefix", "first", "last", "after", "before", "near", "at", "start",
             "count", "q", "name", "format", "history", "token", "month", "week", "day", "page", "folder", "view",
         ]),
-        odd_text,
+        st.one_of(odd_text, st.sampled_from(["KEY", "0.5", "1", "5", "title", "year,title"])),
     ),
-    max_size=5,
+    max_size=4,
 )  # fmt: skip
 
 
-def filled(path: str, part: str) -> str:
-    """A route's path with something in place of its parameters."""
-    value = quote(part.encode("utf-8", "replace"), safe="")
-    return "/".join(value if piece.startswith("{") else piece for piece in path.split("/"))
+def filled(path: str, part: str, there: dict[str, str]) -> str:
+    """A route's path with something in place of its parameters; "right" is what is meant to be there."""
+    pieces = []
+    for piece in path.split("/"):
+        if not piece.startswith("{"):
+            pieces.append(piece)
+            continue
+        right = there["POOL" if "pool" in piece else "ITEM"]
+        text = right if part == "right" else there.get(part, part)
+        pieces.append(quote(text.encode("utf-8", "replace"), safe=""))
+    return "/".join(pieces)
+
+
+parts = st.one_of(st.just("right"), st.just("right"), st.just("right"), item_ids)
 
 
 @SETTINGS
-@given(route=st.sampled_from(ROUTES), part=item_ids, query=queries, body=bodies)
+@given(route=st.sampled_from(ROUTES), part=parts, query=queries, body=bodies)
 def test_no_request_is_a_bug(target: Served, route: tuple[str, str], part: str, query: Any, body: Any) -> None:
     method, path = route
-    encoded = [(name, text.encode("utf-8", "replace")) for name, text in query]
-    content = json.dumps(body).encode() if method != "GET" else None
+    there = present(target.store)
+    encoded = [(name, resolved(text, there).encode("utf-8", "replace")) for name, text in query]
+    content = json.dumps(resolved(body, there)).encode() if method != "GET" else None
     headers = {"content-type": "application/json"} if content else {}
-    answer = target.client.request(method, filled(path, part), params=encoded, content=content, headers=headers)
+    answer = target.client.request(method, filled(path, part, there), params=encoded, content=content, headers=headers)
     assert answer.status_code < 500 or answer.status_code == 503, (method, path, part, query, body, answer.text)
 
 
