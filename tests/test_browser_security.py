@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import stat
+from pathlib import Path
 
 import httpx
 import pytest
 from browsing import Served
+from starlette.routing import Route
 
 from atop import Store
 from atop.browser import app
+from atop.browser.application import VIEWS
 from atop.browser.serving import exposure, kept_secret
 
 
@@ -116,3 +120,18 @@ def test_an_application_has_a_secret_of_its_own_or_a_long_one(store: Store) -> N
     with pytest.raises(ValueError, match="32 bytes"):
         app(store, secret=b"short")
     assert app(store).token != app(store).token
+
+
+def test_every_request_is_documented() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "browser.md").read_text(encoding="utf-8")
+    routes = [route for view in VIEWS for route in view.routes if isinstance(route, Route)]
+    asked = {
+        f"{method} {re.sub(r'{item_id:int}|{pool_id:int}|{conflict_id:int}', 'ID', route.path)}".replace(
+            "{number:int}", "NUMBER"
+        ).replace("{digest:str}", "DIGEST")
+        for route in routes
+        for method in route.methods or ()
+        if method != "HEAD" and route.path.startswith("/api/")
+    }
+    assert len(asked) > 20
+    assert [request for request in sorted(asked) if not re.search(rf"`{re.escape(request)}[`?]", page)] == []
