@@ -268,36 +268,42 @@ class Calls:
                 return False
             try:
                 self._env.log_flush()
-                for pending in self._unflushed:
-                    pending.kept = True
-                self._unflushed.clear()
-                self._era += 1
-                self._down = StoreError(f"the store {self.path.parent} is being copied from another device")
-                self._environment.abandon()
-                move_aside(self.path)
-            except (db.DBError, OSError) as error:
+            except db.DBError as error:
                 log.warning("%s is not copied anew: %s", self.path, error)
-                if self._down is not None:
-                    self._reopen()
                 return False
+            for pending in self._unflushed:
+                pending.kept = True
+            self._unflushed.clear()
+            self._era += 1
+            self._environment.abandon()
+            came = self._replace()
+            if not came:
+                self._reopen()
             self.on_recovery()
-            self._reopen()
-            return self._keep_copy()
+            return came
 
-    def _keep_copy(self) -> bool:
-        """Keep the new database, if it has come; else put the old one back."""
-        came = self._down is None
+    def _replace(self) -> bool:
+        """Open an environment that replication fills; False if that does not come, and none is open."""
         try:
-            if came:
-                self._environment.checkpoint()
-                forget(self.path)
-            else:
+            move_aside(self.path)
+        except OSError as error:
+            log.warning("%s is not copied anew: %s", self.path, error)
+            return False
+        try:
+            self._use(self._new_environment())
+            self._environment.checkpoint()
+        except (AtopError, db.DBError) as error:
+            log.warning("no copy of %s came: %s", self.path, error)
+            self._environment.abandon()
+            with contextlib.suppress(OSError):  # the next to open the store does it, or says why not
                 put_back(self.path)
-        except (db.DBError, OSError) as error:
-            log.warning("the old files of %s are left in place: %s", self.path, error)
-        if not came:
-            self._reopen()
-        return came
+            return False
+        try:
+            forget(self.path)
+        except OSError as error:
+            # They would be put back when the store is opened, and what came since be taken for another history.
+            log.warning("the old files of %s cannot be removed: %s", self.path, error)
+        return True
 
     def _reopen(self) -> None:
         """Alone: open the environment; then, or if that fails, tell of every commit in doubt whether it was kept."""

@@ -31,6 +31,7 @@ from atop.values import FileInfo
 from atop.writeset import WriteSet
 
 from . import roles, shipping
+from .common import common_answer
 from .copying import CopyMeter, CopyStatus, size_of_tables
 from .fileserving import LinkForFiles
 from .filesync import FilesStatus, FileSync
@@ -61,7 +62,7 @@ from .messages import (
     Size,
     Status,
 )
-from .reconcile import Reconciler, ReconcileStatus, common_answer
+from .reconcile import Reconciler, ReconcileStatus
 from .relay import LinkToDevice, Relay, RelayedLink
 
 if TYPE_CHECKING:
@@ -659,7 +660,7 @@ class ReplicationManager:
             self._do(action)
         if self.is_master and self._roles.role is not Role.MASTER:
             self._shipping.become_replica()
-        self.reconciler.consider(self._roles.role, self._roles.master, self._roles.parted)
+        self.reconciler.consider(self._roles.role, self._roles.master, self._roles.parted, self._shipping.requests)
 
     def _me(self) -> roles.Self:
         self._generation, found = self._shipping.standing()

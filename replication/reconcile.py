@@ -35,13 +35,14 @@ from atop.errors import AtopError, Conflict, StoreClosed, TransactionTooLarge, U
 from atop.ids import tag_of
 from atop.indexes import BUILDING
 from atop.pool import Index, Pool
-from atop.records import pack_u64, unpack_u64
+from atop.records import pack_u64
 
 from . import roles
 from .aside import ConflictWriter, NoConflictsPool
+from .common import find_common, samples_of
 from .copying import size_of_tables
 from .gathering import Gathering
-from .messages import MAX_SAMPLES, CommonAnswered, CommonAsked, Message, Role
+from .messages import CommonAnswered, CommonAsked, Message, Role
 from .replaying import Outcome, Replay, is_pool
 from .salvage import SUFFIX, Commit, Header, Salvage, SalvageDamaged, write
 from .theirs import HistoryMoved
@@ -102,6 +103,7 @@ class Reconciler:
         self._copy = copy
         self._round_trip = 0.0  # seconds: the shortest that was measured in the last exchange with a master
         self._undone = 0  # commits that are to be undone
+        self._requests = 0  # that had been sent when the rollback began
         self._send = send
         self._tell = tell
         self._engine: Engine | None = None
@@ -139,8 +141,17 @@ class Reconciler:
                     self._threads.append(thread)
                     thread.start()
 
-    def consider(self, role: Role, master: Id | None, parted: bool) -> None:
-        """The device stands so now. Called often: by the thread that decides, after each of its steps."""
+    def consider(self, role: Role, master: Id | None, parted: bool, requests: int = 0) -> None:
+        """The device stands so now. Called often: by the thread that decides, after each of its steps.
+
+        `requests` counts the messages to single devices: a rollback sends one for each commit that it undoes.
+        """
+        with self._changed:
+            if self._status.phase == "following":
+                done = min(self._status.total, requests - self._requests)
+                self._status = replace(self._status, done=done)
+            else:
+                self._requests = requests
         parted_from = master if role is Role.WAITING and parted else None
         may_replay = role is Role.MASTER or (role is Role.REPLICA and master is not None)
         if (parted_from, may_replay) != (self._parted_from, self._may_replay):
@@ -205,45 +216,9 @@ class Reconciler:
             more = {name: getattr(self._status, name) + count for name, count in counts.items()}
             self._status = replace(self._status, phase=phase, done=done, total=total, **more)
 
-    # -- finding the last common commit
-
-    def _find_common(self, master: Id, head: Head) -> tuple[int, int]:
-        """The numbers of the last commit that the master has, and of the last up to which the histories are one.
-
-        The master may have commits of this device's that another device has replayed; then the first is the higher.
-        """
-        oldest = max(1, self._oldest())
-        numbers = [head.number]
-        distance = 1
-        while numbers[-1] > oldest:
-            numbers.append(max(oldest, head.number - distance))
-            distance *= 2
-        has = self._narrow(master, numbers, oldest, head.number, lambda answer: answer.has)
-        one = [n for n in numbers if n <= has] or [has]
-        return has, self._narrow(master, one, oldest, has, lambda answer: answer.same) if has else 0
-
-    def _narrow(
-        self, master: Id, numbers: list[int], oldest: int, newest: int, of: Callable[[CommonAnswered], int]
-    ) -> int:
-        """The highest number in a range for which the master says yes, as it does up to some number; or 0."""
-        low, high = 0, newest + 1  # yes, or not known; no
-        while True:
-            samples = sorted({n for n in numbers if max(low + 1, oldest) <= n < high}, reverse=True)[:MAX_SAMPLES]
-            if not samples:
-                return low
-            answer = self._ask(master, samples)
-            low = max(low, of(answer))
-            high = min([n for n in samples if n > low], default=high)
-            first = max(low + 1, oldest)
-            step = max(1, -(-(high - first) // MAX_SAMPLES))
-            numbers = list(range(first, high, step)) if high - first <= MAX_SAMPLES * step else []
-
     def _ask(self, master: Id, numbers: list[int]) -> CommonAnswered:
-        samples = []
-        for number in numbers:
-            record = self._required().get(JOURNAL, pack_u64(number))
-            if record is not None:
-                samples.append((number, record[:32], int(unpack_u64(record, 32)[0])))
+        """Which of these commits the master has. Raises if it does not say, or is not the one to follow any more."""
+        samples = samples_of(self._required(), numbers)
         if not samples:
             return CommonAnswered(numbers[0], 0, 0)
         with self._changed:
@@ -264,9 +239,6 @@ class Reconciler:
             raise _InterruptedError("the master did not say which commits it has")
         return answer
 
-    def _oldest(self) -> int:
-        return self._required().oldest_commit()
-
     def _required(self) -> Engine:
         if self._engine is None:
             raise StoreClosed("the store is not open yet")
@@ -283,7 +255,7 @@ class Reconciler:
         if self._secured != (master, head):
             self._progress("comparing", 0, 0)
             self._round_trip = ANSWER_SECONDS
-            has, same = self._find_common(master, head)
+            has, same = find_common(engine, head.number, lambda numbers: self._ask(master, numbers))
             self._write(engine, head, has, same)
             self._secured = (master, head)
             self._undone = head.number - same
@@ -456,20 +428,6 @@ class Reconciler:
                     except UnstorableValue as error:  # the index is dropped again: it holds no data
                         log.warning("index %r of pool %d is dropped: %s", name, pool_id, error)
             pool._sweep()
-
-
-def common_answer(engine: Engine, asked: CommonAsked) -> CommonAnswered:
-    """What a master says: which of these commits it has on its disk, and up to which the histories are the same."""
-    has = same = 0
-    settled = engine.settled()
-    for number, value, commit_id in asked.samples:
-        known = engine.get(COMMITS, pack_u64(commit_id))
-        if not has and known is not None and unpack_u64(known)[0] <= settled:
-            has = number
-        record = engine.get(JOURNAL, pack_u64(number))
-        if not same and record is not None and record[:32] == value and number <= settled:
-            same = number
-    return CommonAnswered(asked.samples[0][0], max(has, same), same)
 
 
 class _InterruptedError(AtopError):

@@ -149,6 +149,7 @@ class Shipping:
         self.position = (0, 0)  # the last commit record that is on this disk: number of the log file, offset in it
         self.pages = 0  # received in full copies since the environment was opened, as of the last `standing`
         self.in_step = False  # whether this replica has what the master it goes by had; as of the last `standing`
+        self.requests = 0  # messages for one device: on a replica, what it asks its master for
         self.copies = 0  # full copies that were complete
         self.dropped = 0  # messages that arrived and found the inbox full
 
@@ -234,6 +235,7 @@ class Shipping:
     def _send(self, environment: Any, control: bytes, body: bytes, lsn: Any, number: int, flags: int) -> int:
         try:
             device = None if number == db.DB_EID_BROADCAST else self._devices[number]
+            self.requests += device is not None
             self._outlet.ship(device, Log(flags & MAX_FLAGS, control, body))
         except Exception:  # it must not get into Berkeley DB, which asks again for what is not delivered
             log.exception("a log record was not sent")
