@@ -62,6 +62,9 @@ def back_up(store: Store, target: Path, progress: Progress | None) -> None:
         _make_whole(incomplete / "data", store.path)
         # After the database: contents are in place before a commit names them, so all that it names are here now.
         _copy_files(store._file_area, FileArea(incomplete / "files"), progress)
+        missing = sum(not store._file_area.has(digest) for digest, _ in store._tenure.engine.named_files())
+        if missing:  # they are on other devices, and have not come yet; or they are lost, as verify says
+            log.warning("%s lacks the contents of %d files, which are not on this device", target, missing)
         sync_tree(incomplete)
         incomplete.rename(target)
         sync_directory(target.parent)

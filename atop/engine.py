@@ -257,8 +257,9 @@ class Engine(Calls):
         start = FILE_USES
         while pairs := self.pairs(COUNTERS, start, FILE_USES + END * 5, 1_000):
             for key, value in pairs:
-                if len(key) == FILE_USES_SIZE and int.from_bytes(value, signed=True) > 0:
-                    yield key[1:-8], unpack_u64(key, FILE_USES_SIZE - 8)[0]
+                size = unpack_u64(key, FILE_USES_SIZE - 8)[0] if len(key) == FILE_USES_SIZE else -1
+                if 0 <= size < 1 << 63 and int.from_bytes(value, signed=True) > 0:
+                    yield key[1:-8], size
             start = pairs[-1][0] + b"\0"
 
     def keys(self, table: str, start: bytes, stop: bytes, limit: int, reverse: bool = False) -> list[bytes]:

@@ -80,6 +80,9 @@ SCAN_SECONDS: Final = 300.0
 LOOK_SECONDS: Final = 0.05
 """How often changed items are looked at, at most."""
 
+BUSY_SECONDS: Final = 0.25
+"""How often they are looked at at least, whatever else comes in."""
+
 MAX_CHANGED: Final = 500
 """Items that changed meanwhile that are looked at one by one; when there are more, the store is looked through."""
 
@@ -105,6 +108,12 @@ LINK_SECONDS: Final = 3.0
 
 ANSWER_SECONDS: Final = 5.0
 """How long the other devices have to say what they name."""
+
+AWAITED_AT_ONCE: Final = 200
+"""Contents that other devices are asked about together: fewer than `fileserving.MAX_ASKS`."""
+
+STATUS_SECONDS: Final = 1.0
+"""How old a status may be where much is missing, which takes time to add up."""
 
 WORKERS: Final = 4
 """Threads that flush, hash and place."""
@@ -154,6 +163,7 @@ class FileSync:
 
     def __init__(self, members: Callable[[], int]) -> None:
         self.free_bytes = FREE_BYTES
+        self.name_of: Callable[[DeviceId], str] = lambda device: device.short  # how errors call a device
         self._members = members
         self._area: FileArea | None = None
         self._engine: Engine | None = None
@@ -173,6 +183,8 @@ class FileSync:
         self._workers: ThreadPoolExecutor | None = None
         # of the one thread alone, and read by others
         self._received, self._rate = 0, 0.0
+        self._looked_around = 0.0
+        self._told = -STATUS_SECONDS, FilesStatus()  # the last status, and when it was made
         self._rated = 0.0, 0  # when the rate was last looked at, and how much had come then
         self._partials: dict[Digest, _Partial] = {}
         self._new: list[Digest] = []  # that are here now, and the other devices do not know it
@@ -284,10 +296,10 @@ class FileSync:
             return NoSuchFile(f"{start}, and cannot be fetched: {wanted.problem}")
         if not links:
             return NoSuchFile(f"{start}, and no other device can be reached: {then}")
-        names = ", ".join(sorted(DeviceId(device).short for device in links))
+        names = ", ".join(sorted(self.name_of(DeviceId(device)) for device in links))
         wrong = wanted.wrong & links if wanted is not None else set()
         if wrong:
-            senders = ", ".join(sorted(DeviceId(device).short for device in wrong))
+            senders = ", ".join(sorted(self.name_of(DeviceId(device)) for device in wrong))
             return NoSuchFile(f"{start}: asked {names}, of which {senders} has other contents in its place: {then}")
         absent = wanted.absent if wanted is not None else set()
         if links <= absent:
@@ -309,11 +321,18 @@ class FileSync:
     def await_elsewhere(self, digests: Iterable[Digest], seconds: float) -> None:
         """Return when another device has these contents, none can be reached, or none has asked for any for so long."""
         area = self._area
-        wanted = set(digests)
+        if area is None:
+            return
         sizes = {}
-        for digest in wanted if area is not None else ():
-            with contextlib.suppress(OSError):
-                sizes[digest] = area.path_of(digest).stat().st_size  # type: ignore[union-attr]  # seen above
+        for digest in digests:
+            with contextlib.suppress(OSError):  # they are not here: then they are not from here
+                sizes[digest] = area.path_of(digest).stat().st_size
+        waiting = list(sizes)
+        while waiting and self._await_some({digest: sizes[digest] for digest in waiting[:AWAITED_AT_ONCE]}, seconds):
+            del waiting[:AWAITED_AT_ONCE]
+
+    def _await_some(self, sizes: dict[Digest, int], seconds: float) -> bool:
+        """Whether another device has all of these now."""
         with self._changed:
             for digest in sizes:
                 self._seen_elsewhere.setdefault(digest, set())
@@ -323,17 +342,19 @@ class FileSync:
                 _send(link, FileAsked(digest, size, 0, 0))
 
         def there() -> bool:
-            return self._closed or not self._links or all(self._seen_elsewhere.get(digest) for digest in sizes)
+            return all(self._seen_elsewhere.get(digest) for digest in sizes)
 
         with self._changed:
             progress, sent = time.monotonic(), -1
-            while not there() and time.monotonic() - progress < seconds:
+            while not there() and self._links and not self._closed and time.monotonic() - progress < seconds:
                 now_sent = sum(server.sent for server in self._servers.values())
                 if now_sent != sent:
                     progress, sent = time.monotonic(), now_sent
                 self._changed.wait(TICK_SECONDS)
+            found = there()
             for digest in sizes:
                 self._seen_elsewhere.pop(digest, None)
+        return found
 
     def named_elsewhere(self, digests: list[Digest]) -> set[Digest]:
         """Those of these contents that another device names; all of them, unless every other device has answered."""
@@ -353,7 +374,14 @@ class FileSync:
         return set().union(*named.values()) if complete else set(digests)
 
     def status(self) -> FilesStatus:
-        """How things stand."""
+        """How things stand; where much is missing, how they stood a moment ago."""
+        told, status = self._told
+        if len(self._fetches.wanted) <= MAX_HASHES or time.monotonic() - told >= STATUS_SECONDS:
+            status = self._status()
+            self._told = time.monotonic(), status
+        return status
+
+    def _status(self) -> FilesStatus:
         wanted = list(self._fetches.wanted.values())
         return FilesStatus(
             missing=len(wanted),
@@ -474,7 +502,7 @@ class FileSync:
                 return
             try:
                 event()
-                if self._events.empty():
+                if self._events.empty() or time.monotonic() - self._looked_around >= BUSY_SECONDS:
                     self._look_around()
                 while actions := self._fetches.actions(time.monotonic()):
                     self._act(actions)
@@ -510,7 +538,7 @@ class FileSync:
 
     def _look_around(self) -> None:
         """Find contents that are missing, and tell the others what is not missing any more."""
-        now = time.monotonic()
+        now = self._looked_around = time.monotonic()
         since, before = self._rated
         if now - since >= RATE_SECONDS:
             self._rate = (self._received - before) / (now - since)

@@ -20,7 +20,7 @@ from .device_status import DeviceStatus, Sources, status_of
 from .errors import NotAMember
 from .group import MAX_DEVICES, Group
 from .hub import Hub, LinkListener
-from .identity import Identity
+from .identity import DeviceId, Identity
 from .invitation import PairingFailed
 from .link import Link
 from .manager import ReplicationManager
@@ -66,6 +66,7 @@ class Participant:
             joining=group is not None and not group.copied,
             is_member=lambda device: (group := self._steward.group) is not None and group.includes(device),
         )
+        self.manager.files.name_of = self._name_of
         self._steward = steward = Steward(
             path, self._identity, self.manager, group, later=self._work.put, on_alone=self._disconnect
         )
@@ -83,6 +84,11 @@ class Participant:
             except BaseException:
                 self.manager.close()
                 raise
+
+    def _name_of(self, device: DeviceId) -> str:
+        group = self._steward.group
+        member = group.member(device) if group is not None else None
+        return member.name if member is not None else device.short
 
     def begin(self, store: Store) -> None:
         """The store is open: look after its members from now on."""
