@@ -136,7 +136,7 @@ class Fetches:
         self._parked: dict[Digest, None] = {}
         self._stuck: dict[Digest, None] = {}
         self._active: dict[Digest, None] = {}
-        self._stuck_until = 0.0
+        self._stuck_until = math.inf  # when something is stuck: when it is tried again
         self._retry_at = math.inf  # when something has been parked: when it is asked for again
         self._retry_after = RETRY_SECONDS
 
@@ -270,7 +270,7 @@ class Fetches:
             self._queue(wanted)
         return [Leave(digest, forget=True)]
 
-    def failed(self, digest: Digest, problem: str, now: float) -> list[Action]:
+    def failed(self, digest: Digest, problem: str) -> list[Action]:
         """The disk would not take, or give, what is here of the contents: they are left alone for a while."""
         wanted = self.wanted.get(digest)
         if wanted is None or not wanted.active:
@@ -279,7 +279,7 @@ class Fetches:
         self._ready.pop(digest, None)
         self._urgent.pop(digest, None)
         self._stuck[digest] = None
-        self._stuck_until = now + self.disk_seconds
+        self._stuck_until = math.inf
         wanted.stage, wanted.problem = "stuck", problem
         return [Leave(digest, forget=False)]
 
@@ -303,7 +303,9 @@ class Fetches:
             self._ask_again(list(self._devices))
             self._retry_after = min(2 * self._retry_after, MAX_RETRY_SECONDS)
             self._retry_at = math.inf
-        if self._stuck and now >= self._stuck_until:
+        if self._stuck and self._stuck_until == math.inf:
+            self._stuck_until = now + self.disk_seconds
+        elif self._stuck and now >= self._stuck_until:
             for digest in list(self._stuck):
                 self._queue(self.wanted[digest])
         actions += self._begin(now)

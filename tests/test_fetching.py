@@ -235,7 +235,7 @@ def test_what_the_disk_does_not_take_is_told_tried_again_and_holds_up_nothing_el
     bench = Bench(ONE)
     bench.fetches.want(A, LARGE)
     bench.go()
-    bench.act(bench.fetches.failed(A, "the disk is full", bench.now))
+    bench.act(bench.fetches.failed(A, "the disk is full"))
     assert bench.fetches.problem == "the disk is full"
     bench.fetches.want(B, CHUNK)
     assert [ask.digest for ask in bench.go()] == [B]
@@ -248,7 +248,8 @@ def test_contents_that_could_not_be_placed_are_finished_again_without_asking() -
     bench = Bench(ONE)
     bench.fetches.want(A, CHUNK)
     bench.answer(bench.go()[0])
-    bench.act(bench.fetches.failed(A, "the disk is full", bench.now))
+    bench.act(bench.fetches.failed(A, "the disk is full"))
+    bench.go()
     bench.now += fetching.DISK_SECONDS
     assert bench.go() == []
     assert bench.finished == [A, A]
@@ -319,15 +320,13 @@ class Machine(RuleBasedStateMachine):
         if wanted is None or wanted.stage != "finishing":
             return
         full = how == "full"
-        self.bench.act(
-            fetches.failed(digest, how, self.bench.now) if full else fetches.finished(digest, good=how == "good")
-        )
+        self.bench.act(fetches.failed(digest, how) if full else fetches.finished(digest, good=how == "good"))
 
     @rule(digest=st.sampled_from([A, B, C]))
     def fails(self, digest: bytes) -> None:
         wanted = self.bench.fetches.wanted.get(digest)
         if wanted is not None and wanted.stage in ("opening", "fetching"):
-            self.bench.act(self.bench.fetches.failed(digest, "full", self.bench.now))
+            self.bench.act(self.bench.fetches.failed(digest, "full"))
 
     @rule(seconds=st.sampled_from([0.01, 1.0, 20.0, 2000.0]))
     def time_passes(self, seconds: float) -> None:
