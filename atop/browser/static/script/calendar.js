@@ -10,8 +10,10 @@ class Calendar {
     document.addEventListener("keydown", (event) => this.pressed(event));
     window.addEventListener("popstate", () => this.load(location.href, { push: false }));
     this.dialog.addEventListener("click", (event) => this.inDialog(event));
-    Atop.onCommit(Atop.debounced(() => this.load(location.href, { push: false }), 150));
-    Atop.refresh = () => this.load(location.href, { push: false });
+    this.dialog.addEventListener("close", () => { // what had the focus may have been drawn anew meanwhile
+      if (!root.contains(document.activeElement)) root.querySelector(this.opener)?.focus({ preventScroll: true });
+    });
+    Atop.refresh = () => Promise.all([this.refresh(), renewNavigation()]); // called after each commit
     this.lay(true);
   }
 
@@ -24,7 +26,22 @@ class Calendar {
     this.load(location.href, { push: false });
   }
 
-  async load(href, { push = true, focus = null } = {}) {
+  // Reads the present page again; while another one is being opened, that one, once it is there.
+  async refresh() {
+    if (this.going) this.again = true;
+    else await this.load(location.href, { push: false });
+  }
+
+  async load(href, options = {}) {
+    if (options.push === false) { await this.put(href, options); return; }
+    const going = (this.going = {});
+    await this.put(href, options);
+    if (this.going !== going) return; // on to another page meanwhile
+    this.going = null;
+    if (this.again) { this.again = false; await this.refresh(); }
+  }
+
+  async put(href, { push = true, focus = null }) {
     if (this.loading) this.loading.abort();
     const loading = (this.loading = new AbortController());
     let text;
@@ -83,7 +100,7 @@ class Calendar {
   clicked(event) {
     const link = event.target.closest("a");
     if (!link || event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
-    if (link.dataset.event) { event.preventDefault(); this.open(link.href); return; }
+    if (link.dataset.event) { event.preventDefault(); this.opener = selectorOf(link); this.open(link.href); return; }
     if (link.matches("[data-go], .day, .others")) { event.preventDefault(); this.load(link.href); }
   }
 
@@ -123,7 +140,10 @@ class Calendar {
     const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -7, ArrowDown: 7 };
     if (go) {
       event.preventDefault();
-      this.load(this.root.querySelector(`[data-go="${go}"]`).href);
+      const day = this.root.contains(document.activeElement) && document.activeElement.closest("td, section")?.querySelector(".day");
+      const date = day ? day.dataset.date : null; // another view of the day that has the focus
+      const own = date && { month: `month/${date.slice(0, 7)}`, week: `week/${date}`, day: `day/${date}` }[go];
+      this.load(own ? `${Atop.base}/calendar/${own}` : this.root.querySelector(`[data-go="${go}"]`).href, { focus: own ? date : null });
       return;
     }
     const view = this.root.dataset.view;

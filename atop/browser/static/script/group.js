@@ -11,8 +11,7 @@ class Devices {
       const button = event.target.closest("button[data-do]");
       if (button) this[button.dataset.do.replace("-", "_")](button);
     });
-    Atop.onCommit(Atop.debounced(() => this.refresh(), 150));
-    Atop.refresh = () => this.refresh();
+    Atop.refresh = () => Promise.all([this.refresh(), renewNavigation()]); // called after each commit
     setInterval(() => { if (!document.hidden) this.refresh(); }, 2000); // links come and go without a commit
     Atop.request("GET", "/api/devices").then((group) => this.show(group.invitation)).catch(() => {});
   }
@@ -141,8 +140,12 @@ class Devices {
   }
 }
 
+// Settled with a click. The listener is above what is read anew after each commit.
 Atop.page("conflicts", (root) => {
-  document.getElementById("main").addEventListener("click", async (event) => {
+  const main = root.parentElement;
+  if (main.dataset.listens) return;
+  main.dataset.listens = "1";
+  main.addEventListener("click", async (event) => {
     const button = event.target.closest('button[data-do="settle"]');
     if (!button) return;
     const section = button.closest(".conflict");
@@ -152,15 +155,13 @@ Atop.page("conflicts", (root) => {
       const answer = await Atop.request("POST", `/api/conflicts/${button.dataset.id}`, { keep: button.dataset.keep });
       Atop.done(answer.settled ? "The conflict is settled." : "It had been settled already.", answer.commit);
       section.remove();
-      (next || document.getElementById("main")).focus();
+      (next || main).focus();
       Atop.refresh();
     } catch (error) {
       for (const one of section.querySelectorAll("button")) one.disabled = false;
       Atop.tell(error);
     }
   });
-  void root;
-  Atop.onCommit(Atop.debounced(() => Atop.refresh(), 150));
 });
 
 Split.actions.undo = async (button, split) => {

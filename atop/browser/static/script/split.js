@@ -22,14 +22,13 @@ class Split {
         this.list(link.href).then(() => this.rows.querySelector(".row")?.focus());
       });
     }
-    root.addEventListener("keydown", (event) => this.shortcut(event));
+    document.addEventListener("keydown", (event) => this.shortcut(event));
     window.addEventListener("popstate", () => this.read(location.href));
     if (this.form) {
       this.form.addEventListener("submit", (event) => { event.preventDefault(); this.find(); });
       this.form.addEventListener("input", Atop.debounced(() => this.find(), 150));
     }
-    Atop.onCommit(Atop.debounced(() => this.refresh(), 150));
-    Atop.refresh = () => this.refresh();
+    Atop.refresh = () => Promise.all([this.refresh(), renewNavigation()]); // called after each commit
     this.watch();
     const current = this.current();
     if (current) current.scrollIntoView({ block: "nearest" });
@@ -126,7 +125,7 @@ class Split {
 
   shortcut(event) {
     const typing = event.target.matches("input, select, textarea");
-    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.altKey || event.ctrlKey || event.metaKey || document.querySelector("dialog[open]")) return;
     if (event.key === "/" && !typing && this.form) {
       event.preventDefault();
       this.form.querySelector("input").focus();
@@ -136,7 +135,7 @@ class Split {
     } else if (event.key === "Escape" && this.pane.contains(event.target)) {
       (this.root.classList.contains("reading") && this.pane.querySelector("[data-back]:not([hidden])")?.click());
       (this.current() || this.links()[0])?.focus();
-    } else if (event.key === "Delete" && !typing) {
+    } else if (event.key === "Delete" && !typing && this.root.contains(event.target)) {
       this.pane.querySelector('button[data-do="delete"]')?.click();
     }
   }
@@ -223,8 +222,9 @@ class Split {
       const value = new URL(location.href).searchParams.get(name);
       if (value) start.searchParams.set(name, value);
     }
+    const listing = this.listing;
     const text = await this.fetch(start.href, { part: "list", count: Math.min(600, Math.max(60, this.links().length)) });
-    if (text !== null && !this.rows.querySelector(".less")) this.put(parsed(text));
+    if (text !== null && this.listing === listing && !this.rows.querySelector(".less")) this.put(parsed(text));
   }
 
   // Puts what has changed in the place of what is read, without losing the place.
@@ -265,6 +265,22 @@ Split.actions = {
     }
   },
 };
+
+// Reads the navigation anew, with its counts, from a page that costs little.
+const renewNavigation = Atop.debounced(async () => {
+  const text = await fetch(`${Atop.base}/pools`, { headers: { accept: "text/html" } }).then((r) => (r.ok ? r.text() : ""), () => "");
+  const fresh = new DOMParser().parseFromString(text, "text/html").querySelectorAll("#navigation ul");
+  const olds = document.querySelectorAll("#navigation ul");
+  if (fresh.length !== olds.length) return;
+  const here = document.querySelector("#navigation [aria-current]")?.getAttribute("href");
+  olds.forEach((old, place) => {
+    for (const link of fresh[place].querySelectorAll("a")) {
+      if (link.getAttribute("href") === here) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+    if (old.innerHTML !== fresh[place].innerHTML && !old.contains(document.activeElement)) old.replaceWith(document.adoptNode(fresh[place]));
+  });
+}, 400);
 
 // The elements of a fragment.
 function parsed(text) {
