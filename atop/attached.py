@@ -29,10 +29,8 @@ from atop.errors import (
     AtopError,
     StoreBusy,
     StoreClosed,
-    StoreDamaged,
     StoreError,
     TransactionTooLarge,
-    UnsupportedStore,
 )
 from atop.ids import Numbers
 from atop.joining import Welcome, greet, join
@@ -406,8 +404,8 @@ class AttachedDatabase:
             self._settled = max(self._settled, news.settled)
             if news.position > self._position:
                 fresh = True
-                self._sequence += 1
                 try:
+                    self._sequence |= 1
                     self._head, self._last_time = Head(news.number, news.chain), max(self._last_time, news.time)
                     if news.forget:
                         self._settled = news.settled
@@ -418,9 +416,9 @@ class AttachedDatabase:
                         self.on_applied(list(news.changed))
                     if applied is not None:
                         applied()
+                    self._position = news.position  # not if this was broken off: then it is told again
                 finally:
-                    self._position = news.position
-                    self._sequence += 1
+                    self._sequence = (self._sequence | 1) + 1
             elif applied is not None and news.position == self._position:
                 applied()  # another thread was told of this commit first, and of none after it
         if fresh:
@@ -478,19 +476,21 @@ class AttachedDatabase:
     def _adopt(self, welcome: Welcome) -> None:
         """This is the owner now: all that the last one said may be wrong."""
         with self._state:
-            self._welcome = welcome
             news = welcome.news
             for line in self._idle:
                 line.channel.close()
             self._idle.clear()
-            self._sequence += 1
-            self._position, self._settled = news.position, news.settled
-            self._head, self._last_time = Head(news.number, news.chain), news.time
             self._heard = time.monotonic()
-            self._records.clear()
-            self.on_recovery()
-            self._sequence += 1
-            self._idle.append(_Line(self, welcome, welcome.channel))
+            try:
+                self._sequence |= 1
+                self._position, self._settled = news.position, news.settled
+                self._head, self._last_time = Head(news.number, news.chain), news.time
+                self._records.clear()
+                self.on_recovery()
+                self._idle.append(_Line(self, welcome, welcome.channel))
+                self._welcome = welcome  # not if this was broken off: then it is done again
+            finally:
+                self._sequence = (self._sequence | 1) + 1
 
     def _rejoin(self, lost: Welcome) -> None:
         """The owner `lost` cannot be reached: find the one that has come after it, or become it."""
@@ -535,6 +535,7 @@ class AttachedDatabase:
     def _listen(self) -> None:
         """Wait for news, and for the end of the owner; returns when this process is the owner, or has closed."""
         line: _Line | None = None
+        trouble = ""
         while self._closed is None and self._successor is None:
             try:
                 line = self._line()
@@ -551,11 +552,10 @@ class AttachedDatabase:
                     self._drop(line)
             except StoreClosed:
                 return
-            except (StoreDamaged, UnsupportedStore) as error:
-                log.error("%s has lost its owner, and cannot be opened: %s", self._local.parent, error)
-                time.sleep(RETRY_SECONDS * 4)
             except AtopError as error:
-                log.warning("%s has lost its owner: %s", self._local.parent, error)
+                if str(error) != trouble:  # it is tried again every moment, and told once
+                    log.warning("%s has lost its owner: %s", self._local.parent, error)
+                trouble = str(error)
                 time.sleep(RETRY_SECONDS)
 
     def _exchange_news(self, line: _Line, asked: bytes) -> None:

@@ -152,6 +152,8 @@ class Engine(Calls):
             try:
                 yield
                 self._catch_up()
+                if self.behind:
+                    self.on_applied([])  # which items have changed will be told; that something has, is to be known
             finally:
                 self.sequence += 1
 
@@ -343,7 +345,8 @@ class Engine(Calls):
         """Apply a WriteSet, once; returns its commit number.
 
         `before` and `applied` run while no other commit can be applied: `before` may refuse by raising, `applied` is
-        called when the database has the commit and `sequence` does not yet say so. With `durability`, it is at least
+        called when the database has the commit and `sequence` does not yet say so; on a replica, when it has none after
+        it. With `durability`, it is at least
         so durable as that when this returns.
 
         Raises:
@@ -362,6 +365,10 @@ class Engine(Calls):
             if before is not None:
                 before()
             if self._replication is not None and (elsewhere := self._replication.forward(write_set)) is not None:
+                # It is in the tables, and the objects in memory may not have been told yet.
+                with self._write_lock:
+                    if applied is not None and self.head.number == elsewhere:
+                        applied()
                 return elsewhere
             number = self._commit_here(write_set, pending, before, applied)
         if self.durability != "buffered" or (durability or "buffered") != "buffered":

@@ -165,8 +165,9 @@ class Server:
         for connection in connections:
             connection.channel.finish()
         for connection in connections:
-            connection.join(max(0.0, deadline - time.monotonic()))
-            connection.channel.break_off()
+            if connection is not threading.current_thread():  # else a call that it performs has closed the store
+                connection.join(max(0.0, deadline - time.monotonic()))
+                connection.channel.break_off()
         self._thread.join(PATIENCE)
 
     def disown(self) -> None:

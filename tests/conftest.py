@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from browsing import chromium, screen, served  # noqa: F401 - fixtures
-from victims import Say, Victim
+from kinds import DEFAULT, OPENERS
 
 from atop import Conflict, Store
 
@@ -50,59 +49,19 @@ def store_path(tmp_path: Path) -> Iterator[Path]:
         yield Path(directory) / "store"
 
 
-def _own(path: Path, say: Say) -> None:
-    """Have a store open until the test has done with it."""
-    done = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: done.set())
-    with Store(path, cache_size=CACHE) as store:
-        say("open")
-        done.wait()
-        assert store.verify().problems == []
-
-
-@contextlib.contextmanager
-def embedded(path: Path) -> Iterator[Callable[[], Store]]:
-    """Stores that the process of the test owns."""
-    yield lambda: Store(path, cache_size=CACHE)
-
-
-@contextlib.contextmanager
-def attached(path: Path) -> Iterator[Callable[[], Store]]:
-    """Stores that another process owns, and that is whole at the end."""
-    owner = Victim(lambda say: _own(path, say))
-    try:
-        assert owner.line() == "open"
-
-        def open_attached() -> Store:
-            store = Store(path, cache_size=CACHE)
-            assert store.owner_pid == owner.pid
-            return store
-
-        yield open_attached
-        os.kill(owner.pid, signal.SIGTERM)
-    except BaseException:
-        owner.kill()
-        raise
-    finally:
-        owner.wait()
-
-
-# The ways in which a program can have a store: what holds for one, holds for all. Modules marked `every_kind` run once
-# for each, with `open_store` and all that stands on it.
-KINDS = {"embedded": embedded, "attached": attached}
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--kind replica` runs the modules that are for every kind with that one alone."""
+    parser.addoption("--kind", action="append", choices=[*OPENERS], help="the kind of store (see tests/kinds.py)")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run the tests of modules that are marked so with every kind of store."""
     if "store_kind" in metafunc.fixturenames:
-        marks = [mark.name for mark in metafunc.definition.iter_markers()]
-        kinds = (
-            ["attached"]
-            if os.environ.get("ATALL")
-            else [*KINDS]
-            if "every_kind" in marks and "embedded_only" not in marks
-            else ["embedded"]
-        )
+        kinds = ["embedded"]
+        if (mark := metafunc.definition.get_closest_marker("every_kind")) is not None:
+            kinds = metafunc.config.getoption("--kind") or [*(mark.args or DEFAULT)]
+        if (mark := metafunc.definition.get_closest_marker("not_kinds")) is not None:
+            kinds = [kind for kind in kinds if kind not in mark.args]
         metafunc.parametrize("store_kind", kinds, ids=kinds if len(kinds) > 1 else [pytest.HIDDEN_PARAM])
 
 
@@ -110,7 +69,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def open_store(store_path: Path, store_kind: str) -> Iterator[Callable[[], Store]]:
     """Open the test's store; called again, close it first, so that what is read then comes from the disk."""
     opened: list[Store] = []
-    with KINDS[store_kind](store_path) as open_one:
+    with OPENERS[store_kind](store_path) as open_one:
 
         def open_again() -> Store:
             if opened:

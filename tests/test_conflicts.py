@@ -10,7 +10,7 @@ import pytest
 
 from atop import Conflict, Item, Pool, Store, transacted
 
-pytestmark = pytest.mark.every_kind
+pytestmark = pytest.mark.every_kind("embedded", "attached", "replica")
 
 
 class Account(Item):
@@ -283,3 +283,11 @@ def test_readers_see_a_commit_whole_or_not_at_all_in_queries(store: Store) -> No
         assert len(holders) <= 1
     thread.join()
     assert list(pool.query("has", key=True)) == [items[0]]
+
+
+def test_what_was_written_is_read_at_once_however_often(store: Store) -> None:
+    account = Account(store)
+    for balance in range(1, 60):
+        account.balance = balance
+        assert account.balance == balance
+        assert store.head.number == balance + 1

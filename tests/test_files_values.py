@@ -424,6 +424,7 @@ def test_an_item_cannot_name_contents_that_are_not_there(store: Store) -> None:
     assert not list(store.items())
 
 
+@pytest.mark.not_kinds("master", "replica", "attached_to_replica")  # they keep what another device may ask for
 def test_contents_stay_while_the_history_names_them(store: Store) -> None:
     item = Item(store, file=store.file(b"old"))
     item.file = None
