@@ -63,6 +63,9 @@ COPY_BYTES_PER_SECOND: Final = 100e6
 WORTH_SECONDS: Final = 2.0
 """A rollback that takes less than this is never replaced by a copy: the old data can be read meanwhile."""
 
+CHUNK: Final = 200
+"""Records of the journal read at once."""
+
 ATTEMPTS: Final = 200
 """How often a replayed commit is worked out anew because others were faster, before it is put aside whole."""
 
@@ -298,12 +301,21 @@ class Reconciler:
         if first is not None:
             numbers = [int(match[1]) for path in self._files() if (match := NAME.fullmatch(path.name))]
             path = self._directory / f"{max(numbers, default=0) + 1:08}{SUFFIX}"
-            header = Header(tag_of(first.commit_id), head.number, head.chain, common, samples)
+            known = b"".join([*self._known(engine, same, has), *(salvage.header.known for salvage in older)])
+            header = Header(tag_of(first.commit_id), head.number, head.chain, common, samples, known)
             write(path, header, chain([first], commits))
             with self._changed:
                 self.pending = True
         for salvage in older:
             self._remove(salvage.path)
+
+    @staticmethod
+    def _known(engine: Engine, same: int, has: int) -> Iterator[bytes]:
+        """The ids of the commits with these numbers, the first left out: the master has them at other places."""
+        start, stop = pack_u64(same + 1), pack_u64(has + 1)
+        while pairs := engine.pairs(JOURNAL, start, stop, CHUNK):
+            yield from (record[32:40] for _, record in pairs)
+            start = pairs[-1][0] + b"\0"
 
     @staticmethod
     def _samples(engine: Engine, common: int) -> Iterator[tuple[int, bytes]]:
@@ -363,7 +375,8 @@ class Reconciler:
     def _replay_file(self, salvage: Salvage) -> None:
         engine, store = self._required(), self._store
         conflicts = ConflictWriter(engine, store._new_item_id)
-        replay = Replay(engine, salvage.commits(), self._common(engine, salvage.header), conflicts)
+        known = salvage.header.known_ids()
+        replay = Replay(engine, salvage.commits(), self._common(engine, salvage.header), conflicts, known)
         total = len(salvage)
         for done, commit in enumerate(salvage.commits()):
             self._progress("replaying", done, total)

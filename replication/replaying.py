@@ -65,9 +65,17 @@ class Replay:
         commits: all of them, to be looked at once.
         common: the number of the last commit that both histories have.
         conflicts: turns a clash into a conflict item, in a draft.
+        known: ids of other commits after the common one that those who made these had seen.
     """
 
-    def __init__(self, engine: Engine, commits: Iterable[Commit], common: int, conflicts: ConflictWriter) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        commits: Iterable[Commit],
+        common: int,
+        conflicts: ConflictWriter,
+        known: Iterable[int] = (),
+    ) -> None:
         self._engine = engine
         self._conflicts = conflicts
         self._pools: dict[int, str] = {}  # pools that the salvage makes, with their names
@@ -83,7 +91,7 @@ class Replay:
                     tracked.update(state.pools)
                     if change.kind in (CREATED, WHOLE) and is_pool(state) and state.attributes.get("name"):
                         self._pools[change.item_id] = str(state.attributes["name"])
-        self._theirs = TheirChanges(engine, common, mine, tracked)
+        self._theirs = TheirChanges(engine, common, {*mine, *known}, tracked)
         self._mine = mine
 
     def commit(self, commit: Commit) -> Outcome:

@@ -258,6 +258,27 @@ def test_what_was_replayed_by_another_device_is_not_replayed_again(group: Group,
     assert len([commit for commit in a.store.history() if commit.device == 0 and commit.label == "create Note"]) == 2
 
 
+def test_what_was_seen_before_another_device_brought_it_is_no_change_of_the_others(
+    group: Group, a: Machine, b: Machine
+) -> None:
+    for machine in (a, b):
+        machine.manager.set_members(3)
+    c = group.start("c", size=3)
+    until(lambda: a.store.head == b.store.head == c.store.head)
+    for one, two in ("ab", "bc"):
+        group.cut(one, two)
+    note = Note(a.store, text="made with c")
+    until(lambda: c.store.head == a.store.head)
+    group.cut("a", "c")
+    note.delete()
+    b.write("b1", "b2", "b3", "b4", "b5")
+    group.link("b", "c")  # c brings b what a has made
+    until(lambda: c.store.head == b.store.head and "made with c" in b.texts())
+    heal(group)
+    assert a.texts() == ["b1", "b2", "b3", "b4", "b5", "first"]
+    assert len(a.store.conflicts) == 0
+
+
 def test_clocks_that_are_years_apart(group: Group, a: Machine, b: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     note = Note(a.store, text="old")
     until(lambda: b.store.head == a.store.head)
