@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from browsing import chromium, screen, served  # noqa: F401 - fixtures
+from hypothesis import settings
 from kinds import DEFAULT, OPENERS
 
 from atop import Conflict, Store
@@ -20,6 +21,10 @@ from atop import Conflict, Store
 THREADS = "atop"
 # Memory for pages, in bytes: small stores need little, and opening is faster.
 CACHE = 4 << 20
+
+# How long an example takes says what else the machine does.
+settings.register_profile("atop", deadline=None)
+settings.load_profile("atop")
 
 
 def _our_threads() -> set[threading.Thread]:
