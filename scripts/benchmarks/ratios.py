@@ -1,7 +1,8 @@
-"""Atop beside raw Berkeley DB in short turns, for machines with other work to do: `ratios.py [COUNT]`.
+"""Atop beside raw Berkeley DB in short turns, for machines with other work to do: `ratios.py [COUNT] [--cpu]`.
 
 Both have a store open and take turns of some milliseconds, so that a busy moment hits both. Prints the medians, in
-microseconds, and the median of the turns' ratios.
+microseconds, and the median of the turns' ratios. With `--cpu` it counts the time that the processor worked for the
+turn, and not what it waited for the disk and for others.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def turns(count: int) -> Iterator[Turn]:
         yield "durable commit", 50, partial(single, list(contacts(50, turn + 2)))
 
 
-def main(count: int) -> None:
+def main(count: int, clock: Callable[[], float]) -> None:
     subjects: tuple[Subject, Subject] = RawBerkeleyDB(), Atop()
     paths = [tempfile.mkdtemp(prefix="bench-") for _ in subjects]
     taken: dict[str, list[list[float]]] = {}
@@ -66,9 +67,9 @@ def main(count: int) -> None:
                 ids = [subject.ids() for subject in subjects]
             both = []
             for subject, known in zip(subjects, ids, strict=True):
-                begin = time.perf_counter()
+                begin = clock()
                 run(subject, known)
-                both.append((time.perf_counter() - begin) / calls * 1e6)
+                both.append((clock() - begin) / calls * 1e6)
             taken.setdefault(row, []).append(both)
         for subject in subjects:
             subject.close()
@@ -82,4 +83,5 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if sys.argv[1:] else 100_000)
+    counts = [int(argument) for argument in sys.argv[1:] if argument != "--cpu"]
+    main(counts[0] if counts else 100_000, time.thread_time if "--cpu" in sys.argv else time.perf_counter)
