@@ -37,18 +37,24 @@ from .invitation import (
     PairingFailed,
     PairingRefused,
     PairingVersion,
-    WrongCode,
     check_name,
 )
 from .messages import Member
 from .pairing import PairingOutcome, Refusal
 from .pairing_socket import Confirm, join
+from .places import Places
 
 SEARCH_SECONDS: Final = 30.0
 """How long the inviter is looked for on the network."""
 
+OTHERS_SECONDS: Final = 2.0
+"""How long others are looked for once one that invites under the number has failed."""
+
 MAX_TRIED: Final = 3
 """Devices that a code is tried on: with one right code, somebody else's invitation may have the same number."""
+
+Place = tuple[Sequence[str], int]
+"""Numeric addresses, and a port."""
 
 WELCOME_VERSION: Final = 1
 
@@ -141,7 +147,7 @@ def pair(path: Path, code: str, chosen: settings.Settings, address: str | None, 
     local = path / "local"
     parsed = PairingCode.parse(code)
     identity = Identity.load_or_create(local)
-    outcome = _try_places(parsed, identity, chosen, address, confirm, local)
+    outcome, place = _try_places(parsed, identity, chosen, address, confirm, local)
     welcome = read_welcome(outcome, identity)
     try:
         for name in (MARK, "counters"):  # of the empty store: how far its log reached, numbers with another tag
@@ -161,6 +167,7 @@ def pair(path: Path, code: str, chosen: settings.Settings, address: str | None, 
             welcome.members,
             majority=welcome.majority,
         )
+        Places(local).remember(outcome.remote_id.short, tuple(place[0]), place[1])
     except OSError as error:
         raise explained(error, path) from error
 
@@ -172,24 +179,26 @@ def _try_places(
     address: str | None,
     confirm: Confirm | None,
     local: Path,
-) -> PairingOutcome:
-    places = _at(address) if address is not None else _on_the_network(code.number, chosen)
+) -> tuple[PairingOutcome, Place]:
+    until = [time.monotonic() + SEARCH_SECONDS]
+    places = _at(address) if address is not None else _on_the_network(code.number, chosen, until)
     failure: PairingFailed | None = None
     trouble = ""
     tried = 0
     with contextlib.closing(places):
         for addresses, port in places:
             try:
-                return join(code, identity, chosen.name, addresses, port, confirm)
+                return join(code, identity, chosen.name, addresses, port, confirm), (addresses, port)
             except LinkError as error:  # nothing was said: it is no guess
                 trouble = str(error)
-            except PairingRefused as error:
+            except PairingRefused as error:  # by somebody who knows the code
                 if error.why == Refusal.TAG_TAKEN:  # nobody knows this identity yet
                     (local / IDENTITY_FILE).unlink(missing_ok=True)
                 raise
-            except WrongCode as error:
-                failure = error
+            except PairingFailed as error:  # maybe of another invitation with this number, or a forged one
+                failure = failure or error
                 tried += 1
+                until[0] = min(until[0], time.monotonic() + OTHERS_SECONDS)
                 if tried >= MAX_TRIED:
                     break
     if failure is not None:
@@ -204,9 +213,6 @@ def _try_places(
     )
 
 
-Place = tuple[Sequence[str], int]
-
-
 def _at(address: str) -> Generator[Place, None, None]:
     try:
         peer = parse_peer(address)
@@ -219,8 +225,8 @@ def _at(address: str) -> Generator[Place, None, None]:
     yield list(dict.fromkeys(str(place[4][0]) for place in found)), peer.port
 
 
-def _on_the_network(number: int, chosen: settings.Settings) -> Generator[Place, None, None]:
-    """Where devices invite under this number, as they are found, for `SEARCH_SECONDS`."""
+def _on_the_network(number: int, chosen: settings.Settings, until: list[float]) -> Generator[Place, None, None]:
+    """Where devices invite under this number, as they are found, up to the time that is in `until`."""
     found: queue.SimpleQueue[Candidate] = queue.SimpleQueue()
     seen: set[tuple[Sequence[str], int]] = set()
 
@@ -228,13 +234,18 @@ def _on_the_network(number: int, chosen: settings.Settings) -> Generator[Place, 
         if change is not Change.LOST and candidate.pairing == number:
             found.put(candidate)
 
-    discovery = Discovery(
-        name=chosen.name, on_candidate=on_candidate, interfaces=chosen.interfaces, seeking=number,
-        multicast=chosen.multicast,
-    )  # fmt: skip
-    deadline = time.monotonic() + SEARCH_SECONDS
+    try:
+        discovery = Discovery(
+            name=chosen.name,
+            on_candidate=on_candidate,
+            interfaces=chosen.interfaces,
+            seeking=number,
+            multicast=chosen.multicast,
+        )
+    except DiscoveryError as error:
+        raise settings.SettingsError(f"devices cannot be looked for: {error}") from None
     with discovery:
-        while (left := deadline - time.monotonic()) > 0:
+        while (left := until[0] - time.monotonic()) > 0:
             try:
                 candidate = found.get(timeout=left)
             except queue.Empty:

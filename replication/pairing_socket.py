@@ -38,7 +38,7 @@ from .invitation import (
     PairingTimeout,
 )
 from .pairing import MAX_MESSAGE_BYTES, Comparison, Inviter, Joiner, PairingOutcome, PairingState, Refusal
-from .sockets import adopt, close_politely, end
+from .sockets import close_politely, end
 
 log = logging.getLogger(__name__)
 
@@ -384,7 +384,12 @@ def join(
             return
 
         def ask() -> None:
-            answers.put(agree if confirm(comparison) else joiner.refuse)
+            answer: Callable[[], list[bytes]] = joiner.refuse
+            try:
+                if confirm(comparison):
+                    answer = agree
+            finally:
+                answers.put(answer)
 
         threading.Thread(target=ask, name="atop-pairing-ask", daemon=True).start()
 
@@ -399,4 +404,4 @@ def join(
         close_politely(sock, 0.5)
 
 
-__all__ = ["Confirm", "InvitationStatus", "OpenInvitation", "Refused", "adopt", "join"]
+__all__ = ["Confirm", "InvitationStatus", "OpenInvitation", "Refused", "join"]

@@ -317,3 +317,28 @@ def test_a_store_that_is_read_by_plain_programs_shows_the_devices(home: Home) ->
     home.close("laptop")
     with Store(home.directory / "laptop", cache_size=CACHE) as store:
         assert [item.name for item in store.pool("devices")] == ["laptop"]
+
+
+def test_a_forged_inviter_under_the_same_number_keeps_nobody_from_joining(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = home.open("laptop")
+    code = a.invite().code
+    with socket.create_server(("127.0.0.1", 0)) as trap:
+
+        def hang_up() -> None:
+            sock, _ = trap.accept()
+            sock.sendall(b"\0\x05wrong")
+            sock.close()
+
+        def heard(number: int, chosen: Any, until: list[float]) -> Iterator[tuple[list[str], int]]:
+            yield ["127.0.0.1"], trap.getsockname()[1]
+            yield ["127.0.0.1"], a.port or 0
+
+        monkeypatch.setattr("replication.joining._on_the_network", heard)
+        forger = threading.Thread(target=hang_up)
+        forger.start()
+        joined = Device.join(home.directory / "desktop", code, name="desktop", port=0, multicast=False)
+        home.devices["desktop"] = joined
+        forger.join()
+    assert member_names(a) == ["desktop", "laptop"]
