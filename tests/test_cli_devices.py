@@ -211,9 +211,9 @@ def test_a_mistyped_code_is_told_before_anything_is_sent(shell: Shell) -> None:
 def test_the_unit_names_the_store_and_the_program(tmp_path: Path) -> None:
     session = Session()
     session.store_option = str(tmp_path / "100% mine")
-    unit = unit_of(session)
+    unit = unit_of(session, ["--port", "5000"])
     assert f"ExecStart={sys.executable} -m atop.cli --store " in unit
-    assert "100%% mine" in unit
+    assert "100%% mine' run --port 5000\n" in unit
     assert os.linesep + "WantedBy=default.target" in unit
 
 

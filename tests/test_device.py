@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from devices import CACHE, PATIENCE, Home, Note, equal, member_names, texts, until
 
-from atop import NoMaster, NoSuchStore, Store, StoreError
+from atop import NoMaster, NoSuchStore, Store, StoreDamaged, StoreError
 from discovery import Candidate, Change
 from replication import MAX_DEVICES, Device, NoSuchDevice, NotAMember, PairingFailed, StoreNotEmpty
 from replication.group import Group, distinct_name, merged
@@ -353,6 +353,29 @@ def test_a_group_file_of_another_identity_is_refused(tmp_path: Path) -> None:
     Group.found(tmp_path, Identity.generate(), "laptop", tag=0, majority=False).write()
     with pytest.raises(Exception, match="another device"):
         Group.load(tmp_path, Identity.generate())
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[1]", b"\xff\xfe", b'{"tag": -1, "majority": 0}', b"[" * 5000])
+def test_a_damaged_group_file_is_named_and_nothing_is_written_without_it(home: Home, damage: bytes) -> None:
+    a = home.open("laptop")
+    a.invite()
+    home.close("laptop")
+    (a.path / "local" / "group.json").write_bytes(damage)
+    for opened in (lambda: home.open("laptop"), lambda: Store(a.path, cache_size=CACHE)):
+        with pytest.raises(StoreDamaged, match=r"group\.json"):
+            opened()
+
+
+def test_a_removal_holds_even_where_it_cannot_be_written_down(tmp_path: Path) -> None:
+    own, lost = Identity.generate(), Identity.generate()
+    group = Group.found(tmp_path, own, "laptop", tag=0, majority=False)
+    group.merge([Member(lost.public_key, "lost", 1, None, None)])
+    assert group.accepts(lost.public_key)
+    (tmp_path / "group.json.new").mkdir()
+    with pytest.raises(StoreError):
+        group.revoke([lost.public_key], 1)
+    assert not group.accepts(lost.public_key)
+    assert group.is_removed(lost.public_key)
 
 
 # -- a store of a group, opened without its device

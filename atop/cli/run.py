@@ -45,7 +45,9 @@ WantedBy=default.target
 @click.option("--invite", is_flag=True, help="Invite another device at once: shows a code.")
 @click.option("--yes", is_flag=True, help="With --invite: whoever knows the code joins; do not ask.")
 @click.option("--browse", is_flag=True, help="Serve the data browser too, to this machine.")
-@click.option("--print-unit", is_flag=True, help="Print a systemd user unit that runs this command, and exit.")
+@click.option(
+    "--print-unit", is_flag=True, help="Print a systemd user unit that runs this with the options given, and exit."
+)
 @pass_session
 def run_command(
     session: Session,
@@ -71,7 +73,8 @@ def run_command(
       systemctl --user enable --now atop
     """
     if print_unit:
-        unit = unit_of(session)
+        given = [("--name", name), ("--port", port), *(("--peer", peer) for peer in peers)]
+        unit = unit_of(session, [str(part) for pair in given if pair[1] is not None for part in pair])
         session.output.result({"unit": unit}, unit.rstrip("\n"))
         return
     if invite and not yes and not may_ask(session):
@@ -87,9 +90,9 @@ def run_command(
             session.output.note(f"{device.name} takes leave")
 
 
-def unit_of(session: Session) -> str:
-    """The systemd unit for this store and this installation."""
-    command = [sys.executable, "-m", "atop.cli", "--store", str(session.store_path.absolute()), "run"]
+def unit_of(session: Session, options: list[str]) -> str:
+    """The systemd unit for this store and this installation, which runs with these options."""
+    command = [sys.executable, "-m", "atop.cli", "--store", str(session.store_path.absolute()), "run", *options]
     return UNIT.format(command=shlex.join(command).replace("%", "%%"))
 
 
