@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -422,3 +425,47 @@ def test_a_hash_that_is_no_file_here_is_answered_as_such(a: Device, b: Device) -
             link.send(FileAsked(digest, 6, 0, 6))
     assert seen(b).read() == DATA  # in the same lane, after these
     assert b.manager.status().files.received_bytes == len(DATA)
+
+
+# -- other processes of the device ------------------------------------------------------------------------------
+
+
+def read_in_another_process(path: Path, title: str) -> str:
+    """What a process that is attached to the owner of a store says about a file: its hash, or the error."""
+    program = """
+import hashlib, sys
+from atop import Item, File, Store
+class Document(Item, type_name="file_group.Document"):
+    title: str = ""
+    file: File | None = None
+with Store(sys.argv[1], create=False) as store:
+    assert store.owner_pid is not None
+    item = next(item for item in store.items() if isinstance(item, Document) and item.title == sys.argv[2])
+    try:
+        print(hashlib.sha256(item.file.read(timeout=5)).hexdigest())
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+    outcome = subprocess.run(
+        [sys.executable, "-c", program, str(path), title],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
+    return outcome.stdout.strip()
+
+
+def test_an_attached_process_has_the_owner_fetch_what_it_reads(a: Device, b: Device) -> None:
+    with fetching_at_most(b, 0):
+        file = add(a)
+        add(a, contents(1_000, 1), "gone")
+        assert not seen(b, "gone").is_here
+        a.store._file_area.path_of(a.files()["gone"].digest).unlink()
+    assert read_in_another_process(b.path, "x") == hashlib.sha256(DATA).hexdigest()
+    assert b.has(file)
+    said = read_in_another_process(b.path, "gone")
+    assert said.startswith("NoSuchFile")
+    assert a.id.short in said
+    damage(b, file)
+    assert read_in_another_process(b.path, "x") == hashlib.sha256(DATA).hexdigest()

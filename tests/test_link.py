@@ -183,6 +183,26 @@ def test_who_sends_a_file_waits_for_room_and_hears_when_there_is_nobody_to_take_
             near.send_file(chunk, PATIENCE)
 
 
+def test_a_device_that_reads_nothing_costs_its_sender_no_more_than_the_room_for_files() -> None:
+    room = 200_000
+    with linked(room=Room(file_bytes=room)) as (near, _, _, heard):
+        gate, take = threading.Event(), heard.on_messages
+
+        def when_open(link: Link, messages: list[Incoming]) -> None:
+            gate.wait(PATIENCE)
+            take(link, messages)
+
+        heard.on_messages = when_open  # type: ignore[method-assign]
+        chunk = FileChunk(bytes(32), 0, bytes(FILE_CHUNK_BYTES))
+        sent = 0
+        while near.send_file(chunk, 0.1):
+            sent += 1
+            assert near._outbox.waiting[Lane.FILES] <= room + len(encode(chunk))
+        assert near.open
+        gate.set()
+        heard.wait_until(lambda: heard.messages == [chunk] * sent)
+
+
 def test_a_stream_cut_at_any_byte_gives_the_messages_before_the_cut_and_no_byte_more() -> None:
     sealer, _ = ciphers()
     frames = sealed(sealer, b"one", b"two", b"three")
