@@ -200,18 +200,16 @@ class Assembler:
         self.submit(place)
 
     def _finished(self, digest: Digest, good: bool) -> None:
-        before = self._fetches.wanted.get(digest)
-        blamed = set(before.wrong) if before is not None else set()
+        before = set(self._fetches.blamed)
         self._act(self._fetches.finished(digest, good=good))
         if good:
             self._placed(digest)
-        elif before is not None:
-            for device in before.wrong - blamed:
-                log.warning(
-                    "device %s has sent something else in the place of a file (%s): it is not asked for it again",
-                    DeviceId(device).short,
-                    digest.hex()[:12],
-                )
+        for device, _ in self._fetches.blamed.keys() - before:
+            log.warning(
+                "device %s has sent something else in the place of a file (%s): it is not asked for it again",
+                DeviceId(device).short,
+                digest.hex()[:12],
+            )
 
     def _fail(self, digest: Digest, error: AtopError) -> None:
         log.info("a file is not fetched now: %s", error)

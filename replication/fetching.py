@@ -35,6 +35,9 @@ MAX_URGENT: Final = 32
 MAX_WANTED: Final = 100_000
 """Contents that are known to be missing; when fewer are left, the store is looked through for more."""
 
+MAX_BLAMED: Final = 100
+"""Wrong contents that are remembered for the status."""
+
 RANGE_BYTES: Final = 4 * FILE_CHUNK_BYTES
 """The most that is asked for at once."""
 
@@ -129,6 +132,7 @@ class Fetches:
         self.wanted: dict[Digest, Wanted] = {}
         self.fetched = 0
         self.disk_seconds = DISK_SECONDS
+        self.blamed: dict[tuple[Id, Digest], None] = {}  # who has sent wrong contents, and in the place of which
         self._devices: dict[Id, _Device] = {}
         # Digests, in the order in which they are taken. A dict, for its order.
         self._urgent: dict[Digest, None] = {}
@@ -259,6 +263,9 @@ class Fetches:
             return []
         if len(wanted.sources) == 1 and not wanted.resumed:
             wanted.wrong |= wanted.sources
+            self.blamed |= {(device, digest): None for device in wanted.sources}
+            for oldest in list(self.blamed)[:-MAX_BLAMED]:
+                del self.blamed[oldest]
         hopeless = not wanted.sources and not wanted.resumed  # no bytes at all, and still wrong
         wanted.received = wanted.asked = 0
         wanted.sources.clear()

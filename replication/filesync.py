@@ -292,7 +292,7 @@ class FileSync:
             received_bytes=self._assembler.received if self._store is not None else 0,
             rate=self._rate,
             problem=self._fetches.problem,
-            wrong=tuple((DeviceId(device), w.digest) for w in wanted for device in sorted(w.wrong)),
+            wrong=tuple((DeviceId(device), digest) for device, digest in list(self._fetches.blamed)),
         )
 
     # -- for the links

@@ -240,6 +240,7 @@ def test_a_device_that_sends_something_else_is_named_and_another_one_is_asked(gr
     b.find(c)
     wait_until(lambda: seen(c).is_here)
     assert seen(c).read() == DATA
+    assert c.manager.status().files.wrong == ((a.id, file.digest),)
 
 
 def test_damage_is_found_by_reading_and_mended_from_another_device(a: Device, b: Device) -> None:
