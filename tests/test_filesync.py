@@ -117,7 +117,7 @@ def test_a_file_that_is_opened_is_fetched_now(a: Device, b: Device) -> None:
     with fetching_at_most(b, 0):
         add(a)
         assert not seen(b).is_here
-        assert b.manager.status().files.missing == 1
+        wait_until(lambda: b.manager.status().files.missing == 1)
     assert seen(b).read() == DATA
 
 
@@ -145,7 +145,7 @@ def test_a_file_that_nobody_has_is_told_with_who_was_asked(a: Device, b: Device)
         a.store._file_area.path_of(file.digest).unlink()
     with pytest.raises(NoSuchFile, match=rf"holiday.bin.*asked: {a.id.short}\).*switch on a device"):
         seen(b, "holiday").read()
-    assert b.manager.status().files.waiting == 1
+    wait_until(lambda: b.manager.status().files.waiting == 1)
 
 
 def test_a_file_is_not_waited_for_longer_than_the_time_given(a: Device, b: Device) -> None:
