@@ -8,7 +8,6 @@ import threading
 from contextlib import closing
 from typing import Any
 
-import pytest
 from browsing import Served, watched_page
 from devices import Home, equal, until
 from test_browser_group import ServedDevice, conflict_about, home
@@ -250,35 +249,3 @@ def test_two_devices_pair_and_a_change_travels_from_page_to_page(chromium: Any, 
         page.get_by_text("No other device has this store.").wait_for()
         page.context.close()
     assert faults == []
-
-
-SCREENS = [
-    *("/contacts", "/mail", "/notes", "/history", "/devices", "/conflicts"),
-    *("/calendar/month/2025-05", "/calendar/week/2025-05-14", "/calendar/day/2025-05-14"),
-]
-
-
-@pytest.mark.parametrize("width", [390, 640])
-def test_nothing_sticks_out_on_a_phone_or_at_200_percent(served: Served, screen: Any, width: int) -> None:
-    store = served.store
-    mailbox(store, 3)
-    with store.transaction():
-        person = Contact(
-            store, name="Wolfeschlegelsteinhausenbergerdorff" * 3, email="x" * 90 + "@mail.example", note="y" * 300
-        )
-        open_pool(store, "contact").add(person)
-        start = datetime.datetime(2025, 5, 14, 12, tzinfo=UTC)
-        event = Event(store, summary="Donaudampfschifffahrtsgesellschaft" * 4, start=start, end=start)
-        open_pool(store, "event").add(event)
-        open_pool(store, "note")
-    conflict_about(store, person, other="z" * 300)
-    screen.set_viewport_size({"width": width, "height": 700})
-    paths = [
-        *SCREENS,
-        f"/contacts/{person.item_id}",
-        f"/mail/{store.pool('messages').page('date', 1).items[0].item_id}",
-    ]
-    for path in (*paths, "/history/2", f"/calendar/event/{event.item_id}"):
-        screen.goto(served.base + path)
-        screen.locator("main").wait_for()
-        assert screen.evaluate("document.documentElement.scrollWidth") <= width, path

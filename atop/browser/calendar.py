@@ -30,7 +30,7 @@ from atop.pim.zones import known_zones
 POOL = "events"
 COOKIE = "atop_zone"
 # Lines of a day in the month view; what is more is on the page of the day.
-LINES = 6
+LINES = 5
 FIRST_YEAR, LAST_YEAR = 2, 9_997
 
 _DAY = datetime.timedelta(days=1)
