@@ -390,22 +390,21 @@ class Size(_Message, frozen=True, tag=22):
 
 
 class CommonAsked(_Message, frozen=True, tag=20):
-    """To a master whose history has parted from the sender's: which of these commits (number, chain, id) are yours?
+    """To a master whose history has parted from the sender's: which of these commits (number, chain value) are yours?
 
     Latest first.
     """
 
-    samples: Annotated[list[tuple[U63, Hash, U63]], Meta(min_length=1, max_length=MAX_SAMPLES)]
+    samples: Annotated[list[tuple[U63, Hash]], Meta(min_length=1, max_length=MAX_SAMPLES)]
 
 
 class CommonAnswered(_Message, frozen=True, tag=21):
-    """`has` is the number of the first of them that is on the master's disk, under whatever number there.
+    """`same` is the number of the first of them up to which the histories are the same; 0 is none.
 
-    `same` is the number of the first up to which the histories are the same; 0 is none. `asked` is the first number.
+    `asked` is the first number that was asked for.
     """
 
     asked: U63
-    has: U63
     same: U63
 
 

@@ -43,7 +43,8 @@ from .common import find_common, samples_of
 from .copying import size_of_tables
 from .gathering import Gathering
 from .messages import CommonAnswered, CommonAsked, Message, Role
-from .replaying import Outcome, Replay, is_pool
+from .pools import is_pool
+from .replaying import Outcome, Replay
 from .salvage import SUFFIX, Commit, Header, Salvage, SalvageDamaged, write
 from .theirs import HistoryMoved
 
@@ -62,9 +63,6 @@ COPY_BYTES_PER_SECOND: Final = 100e6
 
 WORTH_SECONDS: Final = 2.0
 """A rollback that takes less than this is never replaced by a copy: the old data can be read meanwhile."""
-
-CHUNK: Final = 200
-"""Records of the journal read at once."""
 
 ATTEMPTS: Final = 200
 """How often a replayed commit is worked out anew because others were faster, before it is put aside whole."""
@@ -223,7 +221,7 @@ class Reconciler:
         """Which of these commits the master has. Raises if it does not say, or is not the one to follow any more."""
         samples = samples_of(self._required(), numbers)
         if not samples:
-            return CommonAnswered(numbers[0], 0, 0)
+            return CommonAnswered(numbers[0], 0)
         with self._changed:
             self._answer = None
         if not self._send(master, CommonAsked(samples)):
@@ -258,10 +256,10 @@ class Reconciler:
         if self._secured != (master, head):
             self._progress("comparing", 0, 0)
             self._round_trip = ANSWER_SECONDS
-            has, same = find_common(engine, head.number, lambda numbers: self._ask(master, numbers))
-            self._write(engine, head, has, same)
+            common = find_common(engine, head.number, lambda numbers: self._ask(master, numbers))
+            self._write(engine, head, common)
             self._secured = (master, head)
-            self._undone = head.number - same
+            self._undone = head.number - common
             self._progress("following", 0, self._undone)
             if self._copy_is_cheaper(engine) and self._copy(master, head):
                 return
@@ -281,10 +279,10 @@ class Reconciler:
     def _tell_secured(self, master: Id, head: Head) -> None:
         self._tell(roles.Secured(master, head.number, head.chain))
 
-    def _write(self, engine: Engine, head: Head, has: int, same: int) -> None:
+    def _write(self, engine: Engine, head: Head, parted: int) -> None:
         older = [salvage for salvage in map(self._open, self._files()) if salvage is not None]
-        common = min([same, *(salvage.header.common for salvage in older)])
-        total = head.number - has
+        common = min([parted, *(salvage.header.common for salvage in older)])
+        total = head.number - parted
         samples = tuple(self._samples(engine, common))
 
         def latest_first() -> Iterator[Commit]:
@@ -292,7 +290,7 @@ class Reconciler:
                 for commit in salvage.commits(latest_first=True):
                     if engine.get(COMMITS, pack_u64(commit.commit_id)) is None:
                         yield commit
-            for done, commit in enumerate(Gathering(engine, has).latest_first(), 1):
+            for done, commit in enumerate(Gathering(engine, parted).latest_first(), 1):
                 self._progress("salvaging", done, total)
                 yield commit
 
@@ -301,21 +299,12 @@ class Reconciler:
         if first is not None:
             numbers = [int(match[1]) for path in self._files() if (match := NAME.fullmatch(path.name))]
             path = self._directory / f"{max(numbers, default=0) + 1:08}{SUFFIX}"
-            known = b"".join([*self._known(engine, same, has), *(salvage.header.known for salvage in older)])
-            header = Header(tag_of(first.commit_id), head.number, head.chain, common, samples, known)
+            header = Header(tag_of(first.commit_id), head.number, head.chain, common, samples)
             write(path, header, chain([first], commits))
             with self._changed:
                 self.pending = True
         for salvage in older:
             self._remove(salvage.path)
-
-    @staticmethod
-    def _known(engine: Engine, same: int, has: int) -> Iterator[bytes]:
-        """The ids of the commits with these numbers, the first left out: the master has them at other places."""
-        start, stop = pack_u64(same + 1), pack_u64(has + 1)
-        while pairs := engine.pairs(JOURNAL, start, stop, CHUNK):
-            yield from (record[32:40] for _, record in pairs)
-            start = pairs[-1][0] + b"\0"
 
     @staticmethod
     def _samples(engine: Engine, common: int) -> Iterator[tuple[int, bytes]]:
@@ -375,8 +364,7 @@ class Reconciler:
     def _replay_file(self, salvage: Salvage) -> None:
         engine, store = self._required(), self._store
         conflicts = ConflictWriter(engine, store._new_item_id)
-        known = salvage.header.known_ids()
-        replay = Replay(engine, salvage.commits(), self._common(engine, salvage.header), conflicts, known)
+        replay = Replay(engine, salvage.commits(), self._common(engine, salvage.header), conflicts)
         total = len(salvage)
         for done, commit in enumerate(salvage.commits()):
             self._progress("replaying", done, total)

@@ -19,13 +19,13 @@ How the parts of an item beside its attributes are merged:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any
 
 from atop.conflicts import CONFLICT_TYPE
 from atop.engine import COMMITS, Engine
 from atop.ids import tag_of
-from atop.indexes import BUILDING, READY
+from atop.indexes import READY
 from atop.item import Field, class_named
 from atop.journal import Change as JournalChange
 from atop.journal import commit_at, relabelled
@@ -39,11 +39,9 @@ from atop.writeset import CREATED, DELETED, ROOTS, RULE_BYTES, UPDATED, WriteSet
 from .aside import ConflictWriter
 from .drafting import Draft
 from .merging import ABSENT, Clash, Merger, Stamp, Theirs, merge_attributes
+from .pools import INDEX_ATTRIBUTES, Pools, is_pool
 from .salvage import WHOLE, Change, Commit
 from .theirs import TheirChanges
-
-INDEX_ATTRIBUTES: Final = frozenset({"indexes", "next_number", "doomed"})
-"""The attributes of a pool that are merged as definitions of indexes."""
 
 
 @dataclass
@@ -54,7 +52,6 @@ class Outcome:
     merged: int  # items that both sides had changed
     clashes: list[Clash]
     item_ids: list[int]  # of the items it writes
-    pools: set[int] = field(default_factory=set)  # whose indexes it changed: they need looking after
 
 
 class Replay:
@@ -65,17 +62,9 @@ class Replay:
         commits: all of them, to be looked at once.
         common: the number of the last commit that both histories have.
         conflicts: turns a clash into a conflict item, in a draft.
-        known: ids of other commits after the common one that those who made these had seen.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        commits: Iterable[Commit],
-        common: int,
-        conflicts: ConflictWriter,
-        known: Iterable[int] = (),
-    ) -> None:
+    def __init__(self, engine: Engine, commits: Iterable[Commit], common: int, conflicts: ConflictWriter) -> None:
         self._engine = engine
         self._conflicts = conflicts
         self._pools: dict[int, str] = {}  # pools that the salvage makes, with their names
@@ -91,7 +80,7 @@ class Replay:
                     tracked.update(state.pools)
                     if change.kind in (CREATED, WHOLE) and is_pool(state) and state.attributes.get("name"):
                         self._pools[change.item_id] = str(state.attributes["name"])
-        self._theirs = TheirChanges(engine, common, {*mine, *known}, tracked)
+        self._theirs = TheirChanges(engine, common, mine, tracked)
         self._mine = mine
 
     def commit(self, commit: Commit) -> Outcome:
@@ -132,7 +121,7 @@ class Replay:
         numbers = {number: self._number_of(commit_id) for number, commit_id in commit.undone}
         label = relabelled(commit.label, numbers) if numbers else commit.label
         write_set = draft.write_set(commit.commit_id, commit.time, label)
-        return Outcome(write_set, work.merged, work.clashes, draft.item_ids, work.pools_changed)
+        return Outcome(write_set, work.merged, work.clashes, draft.item_ids)
 
     def _number_of(self, commit_id: int) -> int | None:
         found = self._engine.get(COMMITS, pack_u64(commit_id))
@@ -147,10 +136,10 @@ class _Work:
         self.draft = Draft(replay._engine)
         self.clashes: list[Clash] = []
         self.merged = 0
-        self.pools_changed: set[int] = set()
         self._replay = replay
         self._theirs = replay._theirs
         self._stamp = Stamp(commit.time, tag_of(commit.commit_id))
+        self._pools = Pools(self.draft, replay._pools, self._theirs, self._stamp)
         self._deleted = {change.item_id for change in commit.changes if change.kind == DELETED}
         self._staying: set[int] = set()
         self._settled: set[tuple[int, str]] = set()
@@ -161,7 +150,7 @@ class _Work:
             self.draft.committed(change.item_id)
             if change.after is not None:
                 for pool_id in change.after.pools:
-                    self.draft.committed(self._pool(pool_id))
+                    self.draft.committed(self._pools.stand_in(pool_id))
 
     def run(self) -> None:
         """Work it out."""
@@ -228,7 +217,7 @@ class _Work:
             return
         if "indexes" in state.attributes:
             for member in self.draft.members(item_id):
-                self._put_pools(member, lambda pools: pools - {item_id})
+                self._pools.put(member, lambda pools: pools - {item_id})
             name = pool_key(str(state.attributes.get("name", "")))
             if self.draft.named(name) == item_id:
                 self.draft.name(name, None)
@@ -258,7 +247,7 @@ class _Work:
 
     def _create(self, change: Change, after: State) -> None:
         attributes = self._mended(after.attributes, change.rules)
-        state = after._replace(attributes=attributes, pools=self._pools_of(after.pools))
+        state = after._replace(attributes=attributes, pools=self._pools.of(after.pools))
         if change.base:
             self.draft.restore(change.item_id, state, change.base)
         else:
@@ -282,7 +271,7 @@ class _Work:
         self.draft.restore(item_id, state._replace(pools=()), deletion)  # so that a circle of references ends here
         self.draft.set_rules(item_id, rules)
         attributes = self._mended(state.attributes, rules)
-        self.draft.put(item_id, state._replace(attributes=attributes, pools=self._pools_of(state.pools)))
+        self.draft.put(item_id, state._replace(attributes=attributes, pools=self._pools.of(state.pools)))
         self._take_back_consequences(item_id, deletion)
 
     def _take_back_consequences(self, item_id: int, deletion: int) -> None:
@@ -294,7 +283,7 @@ class _Work:
             if change.item_id == item_id:
                 continue  # any other one may have been brought back as well
             if item_id in (change.pools or ()):
-                self._put_pools(change.item_id, lambda pools: pools | {item_id})
+                self._pools.put(change.item_id, lambda pools: pools | {item_id})
             for name, before in change.before.items():
                 there = self.draft.state(change.item_id)
                 referred = any(target == item_id for target, _ in references_of({name: before}))
@@ -343,15 +332,15 @@ class _Work:
         schema = max(now.schema, after.schema) if now.type_name == after.type_name else now.schema
         mine = {name: rule for name, rule in change.rules.items() if name in changed}
         attributes = self._mended(result.attributes, {**(rules or {}), **mine})
-        self.draft.put(item_id, now._replace(attributes=attributes, schema=schema, pools=self._pools_of(now.pools)))
+        self.draft.put(item_id, now._replace(attributes=attributes, schema=schema, pools=self._pools.of(now.pools)))
         if is_pool(now) and is_pool(after):
-            self._apply_indexes(item_id, base.get("indexes", {}), after.attributes["indexes"])
+            self._pools.apply_indexes(item_id, base.get("indexes", {}), after.attributes["indexes"])
         if change.kind in (CREATED, WHOLE):
-            self._put_pools(item_id, lambda pools: pools | set(after.pools))
+            self._pools.put(item_id, lambda pools: pools | set(after.pools))
         elif change.pools is not None:
             put, taken = set(after.pools) - set(change.pools), set(change.pools) - set(after.pools)
             taken -= self._staying
-            self._put_pools(item_id, lambda pools: pools - {self._pool(p) for p in taken} | put)
+            self._pools.put(item_id, lambda pools: pools - {self._pools.stand_in(p) for p in taken} | put)
 
     @staticmethod
     def _base(change: Change, after: State) -> tuple[dict[str, Any], dict[str, None]]:
@@ -404,7 +393,7 @@ class _Work:
         mended, rules = attributes, rules or {}
         references = set(references_of(attributes))
         for target, name in sorted(references, key=lambda place: place[1] not in rules):  # what brings back comes first
-            pool = self._pool(target)
+            pool = self._pools.stand_in(target)
             if pool != target:
                 mended = {**mended, name: _with_other(mended[name], target, pool)}
             elif self._is_gone(target) and not (rules.get(name) and self._bring_back_target(target)):
@@ -427,23 +416,6 @@ class _Work:
 
     # -- pools
 
-    def _pool(self, pool_id: int) -> int:
-        """The pool that stands for one that the salvage makes, if there is another one of its name."""
-        name = self._replay._pools.get(pool_id)
-        if name is None or self.draft.state(pool_id) is not None:
-            return pool_id
-        return self.draft.named(pool_key(name)) or pool_id
-
-    def _pools_of(self, pools: Iterable[int]) -> tuple[int, ...]:
-        return tuple(sorted({p for p in map(self._pool, pools) if self.draft.is_pool(p)}))
-
-    def _put_pools(self, item_id: int, change: Any) -> None:
-        state = self.draft.state(item_id)
-        if state is not None:
-            pools = self._pools_of(change(set(state.pools)))
-            if pools != state.pools:
-                self.draft.put(item_id, state._replace(pools=pools))
-
     def _apply_pool(self, change: Change, after: State, now: State | None) -> bool:
         """Make a pool, or change the indexes of one; False if the rest of it is to be merged as of any item."""
         item_id = change.item_id
@@ -451,54 +423,26 @@ class _Work:
             name = str(after.attributes.get("name", ""))
             there = self.draft.named(pool_key(name)) if name else None
             if there is not None and self.draft.is_pool(there):
-                self._apply_indexes(there, {}, after.attributes["indexes"])
+                self._pools.apply_indexes(there, {}, after.attributes["indexes"])
                 return True
             self._create(change, after._replace(attributes={**after.attributes, "indexes": {}, "doomed": ()}))
             if name:
                 self.draft.name(pool_key(name), item_id)
-            self._apply_indexes(item_id, {}, after.attributes["indexes"], READY)  # it has no members yet
+            self._pools.apply_indexes(item_id, {}, after.attributes["indexes"], READY)  # it has no members yet
             return True
         if now is None and change.kind == UPDATED and changed_only_indexes(change):
-            target = self._pool(item_id)
+            target = self._pools.stand_in(item_id)
             if target != item_id:  # it became one with another pool
                 old = self._base(change, after)[0].get("indexes", {})
-                self._apply_indexes(target, old, after.attributes["indexes"])
+                self._pools.apply_indexes(target, old, after.attributes["indexes"])
                 return True
         return False
-
-    def _apply_indexes(self, pool_id: int, old: dict[str, Any], new: dict[str, Any], begin: str = BUILDING) -> None:
-        """Add and drop what the commit added and dropped, by name. Added indexes begin in the state `begin`."""
-        state = self.draft.state(pool_id)
-        if state is None:
-            return
-        attributes = dict(state.attributes)
-        indexes, doomed, number = dict(attributes["indexes"]), list(attributes["doomed"]), attributes["next_number"]
-        for name in sorted({*old, *new}):
-            before, after, there = old.get(name), new.get(name), indexes.get(name)
-            if after is not None and (before is None or before[1:4] != after[1:4]):
-                if there is not None:
-                    if there[1:4] == after[1:4] or not self._is_later(pool_id):
-                        continue
-                    doomed.append(there[0])
-                indexes[name] = (number, *after[1:4], begin)
-                number += 1
-            elif after is None and before is not None and there is not None and there[1:4] == before[1:4]:
-                doomed.append(there[0])
-                del indexes[name]
-        attributes.update(indexes=indexes, doomed=tuple(doomed), next_number=number)
-        self.pools_changed.add(pool_id)
-        if not all(same(attributes[name], state.attributes[name]) for name in INDEX_ATTRIBUTES):
-            self.draft.put(pool_id, state._replace(attributes=attributes))
-
-    def _is_later(self, pool_id: int) -> bool:
-        last = self._theirs.of(pool_id).attributes.get("indexes")
-        return last is None or self._stamp > last
 
     # -- names
 
     def _name(self, name: str, old: int | None, new: int | None) -> None:
         there = self.draft.named(name)
-        wanted = None if new is None else self._pool(new)
+        wanted = None if new is None else self._pools.stand_in(new)
         if wanted is not None and self.draft.state(wanted) is None:
             return
         if old in self._staying or there == wanted or not name.encode().startswith(ROOTS):
@@ -523,11 +467,6 @@ def class_rules(type_name: str) -> dict[str, bytes]:
     """What the attributes of a class say about deletion, where that is not "nullify" and the class is imported."""
     fields = getattr(class_named(type_name), "_fields", {})
     return {name: rule for name, field in fields.items() if (rule := RULE_BYTES[field.on_delete])}
-
-
-def is_pool(state: State) -> bool:
-    """Whether an item is a pool, of whatever class."""
-    return state.attributes.keys() >= INDEX_ATTRIBUTES
 
 
 def changed_only_indexes(change: Change) -> bool:

@@ -85,13 +85,6 @@ class Header:
     chain: bytes
     common: int  # number of the last commit up to which the other history was the same; 0 where none was found
     samples: tuple[tuple[int, bytes], ...] = field(default=())  # (number, chain value) of commits up to `common`
-    # Ids, 8 bytes each, of commits after `common` that the other history has too, brought by another device: what is
-    # salvaged was made knowing them, although their place in that history is another.
-    known: bytes = b""
-
-    def known_ids(self) -> Iterator[int]:
-        """The ids in `known`."""
-        return (int(commit_id) for (commit_id,) in _place.iter_unpack(self.known))
 
 
 class Salvage:
@@ -247,7 +240,7 @@ def _write(file: BinaryIO, header: Header, latest_first: Iterable[Commit | bytes
     target = _Hashed(file)
     target.write(MAGIC)
     places = [target.frame(commit if isinstance(commit, bytes) else encode(commit)) for commit in latest_first]
-    fields = (header.tag, header.head, header.chain, header.common, header.samples, header.known)
+    fields = (header.tag, header.head, header.chain, header.common, header.samples)
     header_place = target.frame(dumps(fields))
     index_place = target.frame(b"".join(map(_place.pack, reversed(places))))
     target.write(struct.pack(">QQ", header_place, index_place))

@@ -13,7 +13,7 @@ from atop.errors import StoreFull
 from atop.records import State
 from replication.salvage import Change, Commit, Header, Salvage, SalvageDamaged, write
 
-HEADER = Header(7, 12, bytes(32), 10, ((10, bytes(32)),), (99).to_bytes(8))
+HEADER = Header(7, 12, bytes(32), 10, ((10, bytes(32)),))
 
 
 def commits() -> list[Commit]:
