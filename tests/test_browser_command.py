@@ -97,3 +97,23 @@ def test_a_port_that_is_taken_is_named(environment: dict[str, str], browsing: tu
     assert outcome.returncode == 1
     assert f"port {port}" in outcome.stderr
     assert "--port" in outcome.stderr
+
+
+def test_it_opens_the_systems_browser_at_the_address(environment: dict[str, str], tmp_path: Path) -> None:
+    opened = tmp_path / "opened"
+    os.mkfifo(opened)
+    program = tmp_path / "show"
+    program.write_text(f'#!/bin/sh\nexec printf %s "$1" >{opened}\n')
+    program.chmod(0o755)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "atop.cli", "browse", "--port", "0"],
+        env={**environment, "BROWSER": f"{program} %s"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    url = opened.read_text()  # waits until somebody writes
+    assert httpx.get(url).status_code == 200
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert f"Atop is at {url}" in out
+    assert process.returncode == 0

@@ -45,8 +45,10 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         served.close()
 
 
-def present(store: Store) -> dict[str, str]:
+def present(target: Served) -> dict[str, str]:
     """What POOL, ITEM and so on stand for now; the pool is made again where a request has deleted or emptied it."""
+    target.server.browser.jobs.close()  # waits for what an earlier request has begun
+    store = target.store
     pool = next((pool for pool in store.pools() if pool.name == "books" and len(pool)), None)
     if pool is None or len(pool.indexes) < 3:
         filled_store(store)
@@ -172,7 +174,7 @@ parts = st.one_of(st.just("right"), st.just("right"), st.just("right"), item_ids
 @given(route=st.sampled_from(ROUTES), part=parts, query=queries, body=bodies)
 def test_no_request_is_a_bug(target: Served, route: tuple[str, str], part: str, query: Any, body: Any) -> None:
     method, path = route
-    there = present(target.store)
+    there = present(target)
     encoded = [(name, resolved(text, there).encode("utf-8", "replace")) for name, text in query]
     content = json.dumps(resolved(body, there)).encode() if method != "GET" else None
     headers = {"content-type": "application/json"} if content else {}

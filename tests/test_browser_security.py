@@ -10,7 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 from browsing import Served
-from starlette.routing import Route
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
 
 from atop import Store
 from atop.browser import app
@@ -135,3 +137,23 @@ def test_every_request_is_documented() -> None:
     }
     assert len(asked) > 20
     assert [request for request in sorted(asked) if not re.search(rf"`{re.escape(request)}[`?]", page)] == []
+
+
+def test_it_is_mounted_in_an_application_of_ones_own(store: Store) -> None:
+    store.pool("books")
+    browser = app(store, hosts=["example.org"])
+    outer = Starlette(routes=[Mount("/data", browser)])
+    with TestClient(outer, base_url="https://example.org") as client:
+        assert client.get("/data/pools").status_code == 401
+        welcome = client.get(f"/data/?token={browser.token}")
+        assert 'content="0;url=/data/"' in welcome.text
+        assert "path=/data" in welcome.headers["set-cookie"].lower()
+        assert "secure" in welcome.headers["set-cookie"].lower()
+        page = client.get("/data/").text
+        assert 'href="/data/pools/' in page
+        script = re.search(r'src="(/data/static/[^"]+)"', page)
+        assert script is not None
+        assert client.get(script[1]).status_code == 200
+        assert client.get("/data/api/pools").json()["pools"][0]["name"] == "books"
+        assert client.get("/data/api/nowhere").json()["error"] == "Refused"
+    browser.close()

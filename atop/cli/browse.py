@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import webbrowser
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,6 @@ def browse_command(session: Session, *, no_open: bool, port: int | None, host: s
 
 
 def _serve(server: Server, *, opened: bool) -> None:
-    if opened:
-        webbrowser.open(server.url)
+    if opened:  # in a thread: a browser in the terminal would keep us from serving it
+        threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
     server.run()
