@@ -120,8 +120,11 @@ def in_zone(value: Any, before: Any) -> Any:
     """
     if not (isinstance(value, datetime) and isinstance(before, datetime) and isinstance(before.tzinfo, ZoneInfo)):
         return value
-    zoned = value.replace(tzinfo=before.tzinfo)
-    return zoned if value.tzinfo is None or zoned.utcoffset() == value.utcoffset() else value
+    for fold in (0, 1):  # in the hour that a clock repeats, the offset says which of the two is meant
+        zoned = value.replace(tzinfo=before.tzinfo, fold=fold)
+        if value.tzinfo is None or zoned.utcoffset() == value.utcoffset():
+            return zoned
+    return value
 
 
 def removed_names(call: Call) -> list[str]:

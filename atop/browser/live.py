@@ -81,19 +81,18 @@ class Live:
 
     async def serve(self, request: Request) -> Response:
         """The stream of events for one client."""
+        if self._closed or len(self._clients) >= MAX_CLIENTS:
+            message = f"{MAX_CLIENTS} pages are listening already: close one of them."
+            return JSONResponse({"error": "Refused", "message": message}, 503)
         client = _Client(asyncio.get_running_loop())
-        with self._lock:
-            if self._closed or len(self._clients) >= MAX_CLIENTS:
-                message = f"{MAX_CLIENTS} pages are listening already: close one of them."
-                return JSONResponse({"error": "Refused", "message": message}, 503)
-            self._clients.add(client)
-            if self._watch is None:
-                self._watch = self._store.watch(self._told)
         return StreamingResponse(
             self._events(client), media_type="text/event-stream", headers={"x-accel-buffering": "no"}
         )
 
     async def _events(self, client: _Client) -> AsyncIterator[str]:
+        """Begins when the answer is sent, so that a client which went before that is never counted."""
+        if not self._join(client):
+            return
         try:
             yield f"retry: 1000\n{self._head_event('hello')}"
             while True:
@@ -111,6 +110,16 @@ class Live:
                 yield self._head_event("reset")
         finally:
             self._leave(client)
+
+    def _join(self, client: _Client) -> bool:
+        """Count a client in; False if there are too many by now."""
+        with self._lock:
+            if self._closed or len(self._clients) >= MAX_CLIENTS:
+                return False
+            self._clients.add(client)
+            if self._watch is None:
+                self._watch = self._store.watch(self._told)
+            return True
 
     def _head_event(self, name: str) -> str:
         return f"event: {name}\ndata: {json.dumps({'head': self._store.head.number})}\n\n"

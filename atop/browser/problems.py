@@ -6,6 +6,7 @@ one.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -110,6 +111,14 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return response
 
 
+async def _system(request: Request, error: Exception) -> Response:
+    """What the operating system refused while something was sent or kept: mostly a full disk."""
+    assert isinstance(error, OSError)  # noqa: S101 - it is registered for these alone
+    status = 507 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 503
+    log.warning("%s %s: %s", request.method, request.url.path, error)
+    return answer(request, status, "System", f"The system refused: {error.strerror or 'an error without a name'}.")
+
+
 async def _bug(request: Request, error: Exception) -> Response:
     log.error("%s %s failed: %r", request.method, request.url.path, error)  # the server logs the traceback
     return answer(request, 500, "Bug", _BUG)
@@ -126,5 +135,6 @@ HANDLERS: dict[Any, Problem] = {
     AtopError: _atop_error,
     HTTPException: _http_error,
     ClientDisconnect: _gone,
+    OSError: _system,
     Exception: _bug,
 }

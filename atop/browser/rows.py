@@ -90,9 +90,13 @@ def shape_of(pool: Pool) -> Shape:
     kinds: dict[str, Counter[str]] = {}
     types: Counter[str] = Counter()
     for item in _sample(pool):
-        types[item.type_name] += 1
         defaults = type(item)._defaults
-        for name, value in item._read().items():
+        try:
+            types[item.type_name] += 1
+            attributes = item._read()
+        except AtopError:
+            continue  # its row will say why it cannot be read
+        for name, value in attributes.items():
             counts = kinds.setdefault(name, Counter())
             if name not in defaults or value != defaults[name]:
                 counts[kind_of(value)] += 1

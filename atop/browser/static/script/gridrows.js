@@ -168,7 +168,7 @@ class GridRows {
       const offset = anchor ? this.scroller.scrollTop - this.rows.indexOf(anchor) * this.rowHeight() : 0;
       const atTop = !this.before && this.scroller.scrollTop < 4;
       const place = this.before && this.rows.length ? { near: this.rows[0].key } : {};
-      const size = Math.min(500, Math.max(CHUNK, this.rows.length + (this.before ? 0 : 10)));
+      const size = Math.min(KEPT, Math.max(CHUNK, this.rows.length));
       const found = this.words
         ? await Atop.request("GET", `${this.path}/search?${this.query({})}`)
         : await Atop.request("GET", `${this.path}/rows?${this.query({ size, ...place, ...(this.exact && this.total <= 20000 ? { count: 1 } : {}) })}`);
