@@ -74,20 +74,21 @@ class Worker:
             attribute = chance.choice(["first", "second"])
             say(begin=what, value=value, target=target, attribute=attribute)
             try:
-                self._do(what, value, target, attribute)
+                done = self._do(what, value, target, attribute)
             except AtopError as error:
                 say(failed=what, value=value, target=target, error=f"{type(error).__name__}: {error}")
             else:
-                say(done=what, value=value, target=target, attribute=attribute)
+                say(**{"done" if done else "skipped": what}, value=value, target=target, attribute=attribute)
             time.sleep(chance.random() * pause)
 
     def _find(self, key: str) -> Any:
         return next(self._device.store.pool("notes", create=False).query("key", key=key), None)
 
-    def _do(self, what: str, value: str, target: str, attribute: str) -> None:
+    def _do(self, what: str, value: str, target: str, attribute: str) -> bool:
+        """Do one thing; False if the item is not there: while a device gives way, what it wrote is away for a moment."""
         store = self._device.store
 
-        def change() -> None:
+        def change() -> bool:
             item = self._find(target)
             if what in ("create", "file", "child"):
                 photo = store.file(value.encode() * 50, name=value) if what == "file" else None
@@ -96,7 +97,7 @@ class Worker:
                     note.part_of = item
                 store.pool("notes").add(note)
             elif item is None:
-                return
+                return False
             elif what == "set":
                 setattr(item, attribute, value)
             elif what == "word":
@@ -107,12 +108,14 @@ class Worker:
                 item.delete()
             elif what == "join":
                 store.pool("others").add(item)
+            return True
 
-        store.transact(change, label=f"{what} {value}")
+        done = store.transact(change, label=f"{what} {value}")
         if what == "create":
             self._own.append(value)
-        elif what == "delete":
+        elif what == "delete" and done:
             self._own.remove(target)
+        return done
 
 
 def report(device: Device) -> dict[str, Any]:

@@ -60,6 +60,8 @@ class Process:
             fields = json.loads(line)
             if "begin" in fields:
                 self.begun[fields["value"]] = fields
+            elif "skipped" in fields:
+                self.begun.pop(fields["value"], None)
             elif "done" in fields:
                 self.acknowledged.append(fields)
                 self.begun.pop(fields["value"], None)
