@@ -85,7 +85,7 @@ class Worker:
         return next(self._device.store.pool("notes", create=False).query("key", key=key), None)
 
     def _do(self, what: str, value: str, target: str, attribute: str) -> bool:
-        """Do one thing; False if the item is not there: while a device gives way, what it wrote is away for a moment."""
+        """Do one thing; False if the item is away: as it is for a moment while a device gives way."""
         store = self._device.store
 
         def change() -> bool:
