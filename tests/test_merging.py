@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 from forking import Fork
 
 from atop import Item, Pool, Restricted, Store, ref
+from replication.membership import Member
 from replication.merging import ABSENT, merge_collections
 
 
@@ -387,6 +389,17 @@ def test_what_a_replay_has_done_is_not_done_again(meet: Callable[..., Store]) ->
     store = meet(one, change(name="earlier"), change(name="later"))
     number = store.head.number
     assert [c.number for c in store.history()] == list(range(number, 0, -1))
+
+
+def test_a_device_that_was_removed_on_one_side_stays_removed(meet: Callable[..., Store]) -> None:
+    early, late = (datetime.datetime(2026, 1, day, tzinfo=datetime.UTC) for day in (1, 2))
+
+    def prepare(store: Store) -> None:
+        Member(store, name="tablet", public_key=b"k", tag=3)
+
+    store = meet(prepare, change(revoked_at=late, name="lost"), change(revoked_at=early, name="tablet 2"))
+    assert store.get(1).revoked_at == early
+    assert [c.attribute for c in store.conflicts] == ["name"]
 
 
 # -- containers

@@ -279,6 +279,32 @@ def test_what_was_seen_before_another_device_brought_it_is_no_change_of_the_othe
     assert len(a.store.conflicts) == 0
 
 
+@pytest.mark.parametrize("order", ["ab ac bc", "bc ab ac", "ac bc ab"])
+def test_a_group_of_three_that_splits_into_three_heals_in_any_order(
+    group: Group, a: Machine, b: Machine, order: str
+) -> None:
+    for machine in (a, b):
+        machine.manager.set_members(3)
+    c = group.start("c", size=3)
+    note = Note(a.store, text="old")
+    machines = (a, b, c)
+    until(lambda: a.store.head == b.store.head == c.store.head)
+    for one, two in ("ab", "bc", "ac"):
+        group.cut(one, two)
+    for number, machine in enumerate(machines, 1):
+        machine.store.get(note.item_id).text = f"by {machine.name}"
+        machine.write(*(f"{machine.name}{n}" for n in range(number)))
+    for pair in order.split():
+        group.link(*pair)
+        machines[0].write(f"between {pair}")
+    heal(group)
+    made = ["a0", "b0", "b1", "c0", "c1", "c2", "first", *(f"between {pair}" for pair in order.split())]
+    for machine in machines:
+        assert machine.texts() == sorted([*made, machine.store.get(note.item_id).text])
+    values = {note.text, *(v for c in a.store.conflicts for v in (c.kept, c.other))}
+    assert values == {"by a", "by b", "by c"}
+
+
 def test_clocks_that_are_years_apart(group: Group, a: Machine, b: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     note = Note(a.store, text="old")
     until(lambda: b.store.head == a.store.head)
