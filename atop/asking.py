@@ -50,6 +50,8 @@ LOOK_SECONDS: Final = 1.0
 NEWS_SECONDS, SILENCE_SECONDS = 2.0, 20.0
 # How long it takes at least, in seconds, before taking over is tried again, where it failed.
 RETRY_SECONDS: Final = 0.5
+# How long an owner may say that it closes the store before it has, and how often it is asked meanwhile, in seconds.
+CLOSING_SECONDS, CLOSING_PAUSE = 15.0, 0.02
 # How often one owner may break off the connection on which it is asked one thing.
 MAX_FAILURES: Final = 3
 # Connections that are kept though no thread uses them.
@@ -71,10 +73,19 @@ class Asking:
         asker: what tells this store, here, from all others: see `wire`.
         welcome: the first connection, as `join` returned it.
         succeed: called when this process becomes the owner.
+        is_same: whether there is still the same store where it was opened.
         patient: whether to let others take over first: those that have what this process lacks.
     """
 
-    def __init__(self, local: Path, asker: bytes, welcome: Welcome, succeed: Succession, patient: bool) -> None:
+    def __init__(
+        self,
+        local: Path,
+        asker: bytes,
+        welcome: Welcome,
+        succeed: Succession,
+        is_same: Callable[[], bool],
+        patient: bool,
+    ) -> None:
         self.on_recovery: Callable[[], None] = lambda: None
         self.on_applied: Callable[[list[int]], None] = lambda item_ids: None
         self.on_news: Callable[[], None] = lambda: None  # called when there may be commits that watchers have not seen
@@ -82,6 +93,7 @@ class Asking:
         self._local = local
         self._asker = asker
         self._succeed = succeed
+        self._is_same = is_same
         self._patient = patient
         self._closed: StoreClosed | None = None
         self._leaving = False  # whether this process will close the store next, and is not to own it any more
@@ -166,6 +178,7 @@ class Asking:
         """The owner's answer, or None if this process is the owner; `again` is what to ask after a failure."""
         body = pack_list(elements)
         failures: dict[bytes, int] = {}  # by owner
+        deadline = 0.0
         while self._successor is None:
             line = self._line()
             if line is None:
@@ -184,6 +197,15 @@ class Asking:
             except WireError as error:
                 self._drop(line)
                 raise self._misspoken() from error
+            except _OwnerClosesError as closing:
+                self._release(line)
+                deadline = deadline or time.monotonic() + CLOSING_SECONDS
+                if time.monotonic() > deadline:
+                    raise closing.error from None
+                time.sleep(CLOSING_PAUSE)
+                if again is not None:
+                    body = pack_list(again)
+                continue
             except BaseException:
                 if not line.quiet:
                     self._drop(line)  # its answer is yet to come
@@ -219,7 +241,8 @@ class Asking:
         own = applied if answered == OK and kind == COMMIT and found[1:] == [b"own"] else None
         self._hear(line, news, own)
         if answered == ERROR:
-            raise error_from(found)
+            error = error_from(found)
+            raise _OwnerClosesError(error) if isinstance(error, StoreClosed) else error
         return found
 
     def _hear(self, line: _Line, news: News, applied: Callable[[], None] | None = None) -> None:
@@ -332,10 +355,14 @@ class Asking:
                 raise self.closed_error()
             if self._failure is not None and time.monotonic() < self._retry_at:
                 raise copy.copy(self._failure)
+            if not self._is_same():
+                raise self._replaced(None)
             found = join(
                 self._local, self._asker, patient=self._patient and lost.replicated, stopped=lambda: self._leaving
             )
             try:
+                if not self._is_same():
+                    raise self._replaced(found)
                 if isinstance(found, Welcome):
                     if found.instance != lost.instance:
                         log.info("attached to process %d, which has taken over %s", found.pid, self._local.parent)
@@ -349,6 +376,17 @@ class Asking:
                 self._failure, self._retry_at = error, time.monotonic() + RETRY_SECONDS
                 raise
         self.on_news()
+
+    def _replaced(self, found: Welcome | OwnerLock | None) -> StoreError:
+        """The error for another store in the place of this one, to which `found` has led."""
+        if isinstance(found, Welcome):
+            found.channel.close()
+        elif found is not None:
+            found.release()
+        store = self._local.parent
+        return StoreError(
+            f"the store {store} was moved, or replaced by another, while it was open: open it again", store
+        )
 
     def _become_owner(self, lock: OwnerLock) -> None:
         successor = self._succeed(lock)
@@ -437,6 +475,14 @@ class Asking:
         self._joining, self._state = threading.RLock(), threading.RLock()
         for line in (*self._idle, *self._busy):
             line.channel.close()
+
+
+class _OwnerClosesError(Exception):
+    """The owner is about to go: what was asked is asked again of the next one."""
+
+    def __init__(self, error: StoreClosed) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class _Line:

@@ -52,11 +52,18 @@ class AttachedDatabase(Asking):
     """
 
     def __init__(
-        self, local: Path, asker: bytes, welcome: Welcome, durability: Durability, succeed: Succession, patient: bool
+        self,
+        local: Path,
+        asker: bytes,
+        welcome: Welcome,
+        durability: Durability,
+        succeed: Succession,
+        is_same: Callable[[], bool],
+        patient: bool,
     ) -> None:
         self._durability: Durability = durability
         self._records = Records(CACHE_SIZE)
-        super().__init__(local, asker, welcome, succeed, patient)
+        super().__init__(local, asker, welcome, succeed, is_same, patient)
 
     def _forget(self, item_ids: Sequence[int] | None) -> None:
         if item_ids is None:

@@ -113,11 +113,16 @@ class Presence:
         except OSError as error:
             raise explained(error, local.parent) from error
         status = os.fstat(self._fd)  # it stays open, so that no other file gets its inode
+        self._path = local / LOCK_NAME
         self._key = status.st_dev, status.st_ino
         if self._key in _open_here:
             os.close(self._fd)
             raise busy(local.parent, Holder(os.getpid(), True))
         _open_here.add(self._key)
+
+    def is_there(self) -> bool:
+        """Whether the store that was opened is still at its path, and no other one, or none."""
+        return _is_at(self._fd, self._path)
 
     def end(self) -> None:
         """The store is open here no longer. May be called again."""

@@ -74,7 +74,13 @@ class Tenure:
             if self._replication is None and (group := group_of(self._store.path)) is not None:
                 self.tag = group.tag
             self._attached = AttachedDatabase(
-                self._local, asker, found, self._durability, self._succeed, patient=self._replication is None
+                self._local,
+                asker,
+                found,
+                self._durability,
+                self._succeed,
+                self._presence.is_there,
+                patient=self._replication is None,
             )
         except BaseException:
             self._presence.end()

@@ -56,6 +56,7 @@ def serve(path: Path, say: Say, wanted: Callable[[Store, str], object] | None = 
         store.provide("refuse", lambda: store.get(10**9))
         store.provide("steps", steps)
         store.provide("item", lambda: store.get(1))
+        store.provide("closing", closing)
         say("ready")
         done.wait()
 
@@ -64,6 +65,17 @@ def steps(count: int, progress: Callable[..., object]) -> int:
     for step in range(count):
         progress(step, count)
     return count
+
+
+said: list[str] = []
+
+
+def closing() -> str:
+    """What an owner says that is about to close, and then does not."""
+    said.append("closed")
+    if len(said) < 3:
+        raise StoreClosed("the store is closed")
+    return "open"
 
 
 @pytest.fixture
@@ -349,6 +361,28 @@ def test_closing_after_the_owner_has_gone_takes_over_nothing(store_path: Path, o
     store.close()
     with Store(store_path) as again:
         assert again.owner_pid is None
+
+
+def test_an_owner_that_is_closing_is_asked_again(store: Store) -> None:
+    """A device that closes can commit nothing more, a moment before its store is closed: that is its own affair."""
+    assert store.ask("closing") == "open"
+
+
+def test_another_store_in_the_place_of_this_one_is_left_alone(store: Store, store_path: Path, owner: Victim) -> None:
+    leaf = store.get(2)
+    store_path.rename(store_path.with_name("moved"))
+    with Store(store_path) as another:
+        item_id = Item(another, text="another").item_id
+    owner.kill()
+    owner.wait()
+    for attempt in (lambda: Leaf(store), lambda: store.get(10**6), lambda: setattr(leaf, "number", 1)):
+        with pytest.raises(StoreError, match="was moved, or replaced by another"):
+            attempt()
+    store.close()
+    with Store(store_path.with_name("moved")) as moved:
+        assert len(moved.pool("leaves")) == 20
+    with Store(store_path) as another:
+        assert [item.item_id for item in another.items()] == [item_id]
 
 
 # -- who may attach
