@@ -315,14 +315,24 @@ def test_another_users_process_is_cut_off_and_told_so(store_path: Path, owner: V
     check_well(store_path, owner)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")
-def test_a_process_that_may_not_write_to_the_store_is_told_so(store_path: Path, owner: Victim) -> None:
-    (store_path / "local").chmod(0o500)
-    try:
+def test_a_process_that_may_not_write_to_the_store_is_told_so(store_path: Path) -> None:
+    store_path.parent.chmod(0o777)
+
+    def meddle(say: Say) -> None:
+        if os.geteuid() == 0:
+            os.setuid(65534)  # nothing is read-only to root
+        owner = Victim(lambda say: own(store_path, say))
+        assert owner.line() == "ready"
+        (store_path / "local").chmod(0o500)
         with pytest.raises(StoreReadOnly):
             Store(store_path)
-    finally:
         (store_path / "local").chmod(0o700)
+        check_well(store_path, owner)
+        owner.kill()
+        owner.wait()
+        say("done")
+
+    assert Victim(meddle).wait() == ["done"]
 
 
 # -- a process that does not keep to the protocol
