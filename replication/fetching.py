@@ -41,7 +41,7 @@ MAX_BLAMED: Final = 100
 RANGE_BYTES: Final = 4 * FILE_CHUNK_BYTES
 """The most that is asked for at once."""
 
-SMALLEST_WINDOW: Final = 2 * FILE_CHUNK_BYTES
+SMALLEST_WINDOW: Final = 4 * FILE_CHUNK_BYTES
 LARGEST_WINDOW: Final = 4 << 20
 """Bytes that may be asked of a device and not here yet."""
 
