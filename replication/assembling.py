@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 Digest = bytes
 
-SYNC_BYTES: Final = 32 << 20
+SYNC_BYTES: Final = 8 << 20
 """How much is written before it is sent to the disk: left to the system, gigabytes would hold up the log's flush."""
 
 WORKERS: Final = 4
