@@ -14,6 +14,7 @@ Never: a decision of its own about who is master (`roles` has them), an exceptio
 
 from __future__ import annotations
 
+import functools
 import logging
 import queue
 import threading
@@ -170,7 +171,8 @@ class ReplicationManager:
         self._generation = 0
         self._in_step = False
         self._copying = CopyMeter()
-        self._problem: str | None = None
+        self._problem: str | None = None  # of the database
+        self._trouble: str | None = None  # why what was decided last could not be done
         self._closed = False
         self._events: queue.SimpleQueue[roles.Event | Callable[[], None] | None] = queue.SimpleQueue()
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="atop-forwarded")
@@ -216,7 +218,7 @@ class ReplicationManager:
             )
         master = DeviceId(decided.master) if decided.master is not None else None
         reconcile = self.reconciler.status
-        problem = reconcile.problem or self._problem
+        problem = reconcile.problem or self._problem or self._trouble
         return ManagerStatus(
             decided.role,
             master,
@@ -280,6 +282,7 @@ class ReplicationManager:
     def attach(self, engine: Engine) -> None:
         """The tables are open."""
         self._engine = engine
+        self._problem = None
         self.reconciler.attach(engine)
         self._shipping.attach(engine)
         self._events.put(self._tell)  # before, it had no last commit to tell of
@@ -641,17 +644,23 @@ class ReplicationManager:
                 event = roles.Tick()
             if event is None:
                 return
-            try:
-                if isinstance(event, roles.Event):
-                    self._step(event)
-                else:
-                    event()
-            except AtopError as error:
-                self._problem = str(error)
-                log.debug("a change of role failed: %s", error)
-            self._tick_relay()
+            work = functools.partial(self._step, event) if isinstance(event, roles.Event) else event
+            self._trouble = self._attempt(work) or self._attempt(self._tick_relay)
             with self._changed:
                 self._changed.notify_all()
+
+    @staticmethod
+    def _attempt(work: Callable[[], None]) -> str | None:
+        """Do something; returns why it failed. Without this thread nobody would decide any more."""
+        try:
+            work()
+        except AtopError as error:
+            log.debug("a change of role failed: %s", error)
+            return str(error)
+        except Exception as error:
+            log.exception("a mistake in deciding who is master")
+            return f"a mistake in deciding who is master: {error!r}"
+        return None
 
     def _step(self, event: roles.Event) -> None:
         if isinstance(event, roles.InStep):
@@ -660,6 +669,8 @@ class ReplicationManager:
             self._do(action)
         if self.is_master and self._roles.role is not Role.MASTER:
             self._shipping.become_replica()
+        elif self._roles.role is Role.MASTER and not self.is_master:  # it failed, or the database was opened anew
+            self._shipping.become_master()
         self.reconciler.consider(self._roles.role, self._roles.master, self._roles.parted, self._shipping.requests)
 
     def _me(self) -> roles.Self:

@@ -9,7 +9,8 @@ Promises:
 - Nothing of ours is inside Berkeley DB when a role changes, so that it does not wait in its steps of a second.
 - After a new master has been found, nothing here is rolled back or replaced before `sync` is called.
 
-Never: a decision about who is master, a call of Berkeley DB's from its own callbacks, an exception out of them.
+Never: a decision about who is master, a call of Berkeley DB's from its own callbacks, an exception out of them, an
+exception of Berkeley DB's.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any, Protocol
 from berkeleydb import db
 
 from atop.engine import TABLES, Engine, Head
+from atop.environment import explained
 from atop.errors import StoreClosed, StoreError
 
 from .messages import Log
@@ -47,8 +49,9 @@ REQUEST_AFTER, REQUEST_AT_MOST = 4_000, 128_000
 ELECTION_TIMEOUT = 500_000
 PRIORITY = 100
 MAX_FLAGS = 2**32 - 1  # what a message has room for
-# How soon a batch after which the tables could not be read is looked at again, in seconds.
-RETRY_SECONDS = 0.01
+# How soon a batch after which the tables could not be read is looked at again, in seconds; and how soon what could not
+# be written to the disk is written.
+RETRY_SECONDS, FLUSH_SECONDS = 0.01, 0.5
 
 
 class Outlet(Protocol):
@@ -140,12 +143,15 @@ class Shipping:
         self._devices: list[Device] = [b""]  # by Berkeley DB's number
         self._numbers: dict[Device, int] = {}
         self._naming = threading.Lock()
+        self._data = Path()
         self._inbox: deque[tuple[int, Log]] = deque()
         self._inbox_bytes = 0
+        self._inbox_lock = threading.Lock()  # guards the two above
         self._arrived = threading.Event()
         self._processing = threading.Lock()  # held while messages are processed, and while a role changes
         self._applier: threading.Thread | None = None
         self._election: threading.Thread | None = None
+        self._unflushed = False  # whether commits were applied that are not known to be on this disk
         self.position = (0, 0)  # the last commit record that is on this disk: number of the log file, offset in it
         self.pages = 0  # received in full copies since the environment was opened, as of the last `standing`
         self.in_step = False  # whether this replica has what the master it goes by had; as of the last `standing`
@@ -172,8 +178,11 @@ class Shipping:
     def start(self, environment: Any, data: Path) -> None:
         """Take up an open environment; returns when its tables can be opened."""
         environment.rep_set_config(db.DB_REP_CONF_NOWAIT, 1)
-        self._inbox.clear()
-        self._inbox_bytes = 0
+        self._data = data
+        with self._inbox_lock:
+            self._inbox.clear()
+            self._inbox_bytes = 0
+        self._unflushed = False
         environment.rep_start(db.DB_REP_MASTER if self.is_master else db.DB_REP_CLIENT)
         self._environment = environment
         self._engine = None
@@ -223,11 +232,13 @@ class Shipping:
 
     def receive(self, device: Device, message: Log) -> bool:
         """Queue a message that has arrived from a device; False if the queue is full, and it was dropped."""
-        if self._inbox_bytes > INBOX_BYTES:
-            self.dropped += 1
-            return False
-        self._inbox.append((self._numbers.get(device) or self.number_of(device), message))
-        self._inbox_bytes += len(message.record)
+        number = self._numbers.get(device) or self.number_of(device)
+        with self._inbox_lock:
+            if self._inbox_bytes > INBOX_BYTES:
+                self.dropped += 1
+                return False
+            self._inbox.append((number, message))
+            self._inbox_bytes += len(message.record)
         if not self._arrived.is_set():
             self._arrived.set()
         return True
@@ -261,9 +272,9 @@ class Shipping:
     def _run(self, environment: Any) -> None:
         while self._environment is environment:
             if not self._inbox:
-                self._arrived.wait(RETRY_SECONDS if self._is_behind() else None)
+                self._arrived.wait(self._patience())
                 self._arrived.clear()
-                if not (self._inbox or self._is_behind()):
+                if not self._inbox and self._patience() is None:
                     continue
             try:
                 self._apply_batch(environment, self._engine)
@@ -272,8 +283,13 @@ class Shipping:
             except StoreError as error:
                 self._listener(Broken(str(error)))
 
-    def _is_behind(self) -> bool:
-        return self._engine is not None and self._engine.behind and not self.is_master
+    def _patience(self) -> float | None:
+        """How long to wait for a message before there is something to do without one; None where there is nothing."""
+        if self.is_master or self._engine is None:
+            return None
+        if self._engine.behind:
+            return RETRY_SECONDS
+        return FLUSH_SECONDS if self._unflushed else None
 
     def _apply_batch(self, environment: Any, engine: Engine | None) -> None:
         if engine is None or self.is_master:
@@ -282,7 +298,7 @@ class Shipping:
         before = engine.head
         with engine.applying():
             flushed = self._deliver(environment, False)
-        if flushed or engine.head != before:
+        if flushed or (engine.head != before and not self._unflushed):
             self._listener(Applied(engine.head))
 
     def _deliver(self, environment: Any, as_master: bool) -> bool:
@@ -290,20 +306,25 @@ class Shipping:
         with self._processing:
             if self._environment is not environment or self.is_master is not as_master:
                 return False  # it has changed while this thread waited for its turn
-            permanent = False
-            for _ in range(min(len(self._inbox), BATCH_MESSAGES)):
-                number, message = self._inbox.popleft()
-                self._inbox_bytes -= len(message.record)
-                permanent |= self._process(environment, number, message)
-            return permanent and self._flush(environment)
+            for number, message in self._taken():
+                self._unflushed |= self._process(environment, number, message)
+            return self._unflushed and self._flush(environment)
+
+    def _taken(self) -> list[tuple[int, Log]]:
+        """A batch of the messages that have arrived, which are in the inbox no longer."""
+        with self._inbox_lock:
+            taken = [self._inbox.popleft() for _ in range(min(len(self._inbox), BATCH_MESSAGES))]
+            self._inbox_bytes -= sum(len(message.record) for _, message in taken)
+            return taken
 
     def _flush(self, environment: Any) -> bool:
         """Write what was applied to the disk; False, and nothing is acknowledged, if that cannot be done now."""
         try:
             environment.log_flush()
-        except db.DBError as error:  # a full disk; the next batch tries again
+        except db.DBError as error:  # a full disk; it is tried again
             self._listener(Broken(f"what other devices committed cannot be written: {error}"))
             return False
+        self._unflushed = False
         return True
 
     def _process(self, environment: Any, number: int, message: Log) -> bool:
@@ -313,7 +334,7 @@ class Shipping:
         except db.DBRunRecoveryError as error:
             self._listener(Broken(str(error)))
             return False
-        except db.DBError as error:
+        except (db.DBError, MemoryError) as error:  # the latter when no lock, or no memory, is left
             # A message that cannot be processed is lost as if the link had lost it. Berkeley DB asks again.
             log.debug("a message was not processed: %s", error)
             return False
@@ -335,7 +356,22 @@ class Shipping:
         with engine.at_rest() if engine is not None else contextlib.nullcontext(), self._processing:
             if self._environment is None:
                 raise StoreClosed("the store is closed")
-            yield self._environment
+            with self._failures_explained():
+                yield self._environment
+
+    @contextlib.contextmanager
+    def _failures_explained(self) -> Iterator[None]:
+        """Turn Berkeley DB's errors in the block into ours; after one that it does not survive, have it recovered."""
+        try:
+            yield
+        except (db.DBError, MemoryError) as error:
+            engine = self._engine
+            if isinstance(error, db.DBRunRecoveryError) and engine is not None:
+                # Who decides about roles is not to wait for a recovery, which may wait for a role. Of a master, the
+                # next commit meets the failure; of a replica, the applying thread, when it looks for commits.
+                engine.behind = True
+                self._arrived.set()
+            raise explained(error, self._data.parent) from error
 
     def become_master(self) -> None:
         """Make this environment the master, of a generation after the last."""
@@ -362,11 +398,12 @@ class Shipping:
         with self._processing:
             if self._environment is None:
                 return True
-            number = int(self._environment.rep_stat()["master"])
-            if not (0 <= number < len(self._devices) and self._devices[number] == device):
-                return False
-            self._environment.rep_sync()
-            return True
+            with self._failures_explained():
+                number = int(self._environment.rep_stat()["master"])
+                if not (0 <= number < len(self._devices) and self._devices[number] == device):
+                    return False
+                self._environment.rep_sync()
+                return True
 
     def elect(self, sites: int, votes: int, priority: int = PRIORITY) -> bool:
         """Hold an election among `sites` devices, of which `votes` must take part; returns at once.
@@ -402,7 +439,8 @@ class Shipping:
         with self._processing:
             if self._environment is None:
                 return 0, None
-            found = self._environment.rep_stat()
+            with self._failures_explained():
+                found = self._environment.rep_stat()
         self.pages = int(found["pg_records"])
         self.in_step = bool(found["startup_complete"])
         number = int(found["master"])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from berkeleydb import db
 from grouping import PATIENCE, Group, Machine, Note, until
 
 from atop import NoMaster
@@ -271,6 +272,18 @@ def test_a_replicated_commit_does_not_wait_for_devices_that_are_away(group: Grou
     group.unplug("b")
     a.write("alone")
     assert "alone" in a.texts()
+
+
+@pytest.mark.parametrize("which", ["master", "replica"])
+def test_a_device_whose_database_fails_goes_on_in_its_group(a: Machine, b: Machine, which: str) -> None:
+    failing = a if which == "master" else b
+    failing.store._engine._env.set_flags(db.DB_PANIC_ENVIRONMENT, 1)
+    until(lambda: failing.manager.status().problem is not None or not failing.manager._thread.is_alive())
+    assert failing.manager._thread.is_alive()
+    a.write("by a")
+    b.write("by b")
+    until(lambda: a.texts() == b.texts() == ["by a", "by b", "first"])
+    until(lambda: failing.manager.status().problem is None)
 
 
 def test_in_sync_is_said_only_when_nothing_is_missing(group: Group, a: Machine, b: Machine) -> None:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import queue
 import random
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from berkeleydb import db
 
 from atop import Item, Store
 from atop.engine import TABLES, Engine
-from atop.errors import NoMaster
+from atop.errors import NoMaster, StoreDamaged
 from atop.values import FileInfo
 from atop.writeset import WriteSet
 from replication.messages import Log
-from replication.shipping import Applied, Device, InStep, MasterFound, Notice, Shipping
+from replication.shipping import Applied, Broken, Device, InStep, MasterFound, Notice, Shipping
 
 CACHE = 4 << 20
 PATIENCE = 20.0  # seconds after which a test that waits has failed
@@ -315,3 +319,63 @@ def test_reading_goes_on_while_commits_are_applied(desktop: Node, laptop: Node) 
     done.set()
     reader.join()
     assert failures == []
+
+
+class FullDisk:
+    """An environment that cannot write its log."""
+
+    def log_flush(self) -> None:
+        raise db.DBError(errno.ENOSPC, "No space left on device")
+
+
+def test_what_is_not_on_the_disk_is_not_acknowledged(
+    desktop: Node, laptop: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, flush = [FullDisk()], laptop.shipping._flush
+    laptop.await_number(desktop.store.head.number)
+    monkeypatch.setattr(laptop.shipping, "_flush", lambda environment: flush(full[0] if full else environment))
+    Note(desktop.store, text="nowhere yet")
+    notice = laptop.await_notice(Broken)
+    assert "No space" in notice.reason
+    number = desktop.store.head.number
+    told = []
+    while laptop.store.head.number < number or len(told) < 3:  # it tries again, and says so
+        told.append(laptop.notices.get(timeout=PATIENCE))
+    assert not [notice for notice in told if isinstance(notice, Applied) and notice.head.number >= number]
+    full.clear()  # and nothing more comes from the master
+    while laptop.await_notice(Applied).head.number < number:
+        pass
+
+
+def test_messages_of_many_threads_leave_no_room_taken(laptop: Node) -> None:
+    shipping = Shipping(laptop, lambda notice: None, master=True, await_copy=lambda: None)
+    message = Log(0, b"", bytes(100))
+    threads = [
+        threading.Thread(target=lambda name: [shipping.receive(name, message) for _ in range(2_000)], args=(name,))
+        for name in (b"1", b"2", b"3", b"4")
+    ]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        taken = 0
+        while taken < 8_000:
+            taken += len(shipping._taken())
+    finally:
+        sys.setswitchinterval(interval)
+        for thread in threads:
+            thread.join()
+    assert shipping._inbox_bytes == 0
+
+
+def test_a_replica_whose_database_fails_is_recovered_without_being_asked(desktop: Node, laptop: Node) -> None:
+    environment = laptop.engine._env
+    environment.set_flags(db.DB_PANIC_ENVIRONMENT, 1)
+    with pytest.raises(StoreDamaged):
+        laptop.shipping.standing()
+    while laptop.engine._env is environment:
+        time.sleep(0.002)
+    Note(desktop.store, text="afterwards")
+    laptop.catch_up(desktop.store.head.number)
+    assert laptop.tables() == desktop.tables()
