@@ -17,6 +17,7 @@ Never: a decision about who follows whom (`roles`), or about values (`merging`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import threading
@@ -54,6 +55,9 @@ Id = bytes
 
 RETRY_SECONDS: Final = 2.0
 """How soon a step that failed, for want of room, say, is tried again."""
+
+SHORTLY_SECONDS: Final = 0.1
+"""How soon a step that a change of roles has interrupted is begun again."""
 
 ANSWER_SECONDS: Final = 10.0
 """How long an answer of the master is waited for before the search for the common commit begins anew."""
@@ -132,6 +136,9 @@ class Reconciler:
         """The store is open."""
         with self._changed:
             self._store = store
+            with contextlib.suppress(OSError):  # a file that a crash left half-written; the next one takes its place
+                for path in self._directory.glob("*.new"):
+                    path.unlink()
             self.pending = bool(self._files())
             if not self._threads and not self._closed:
                 for name, step, wanted in (
@@ -199,11 +206,21 @@ class Reconciler:
                 self._problem(step.__name__, None)
             except StoreClosed:
                 return
+            except _InterruptedError as error:
+                log.debug("reconciliation waits: %s", error)
+                self._wait(SHORTLY_SECONDS)
             except AtopError as error:
                 log.info("reconciliation waits: %s", error)
                 self._problem(step.__name__, str(error))
-                with self._changed:
-                    self._changed.wait_for(lambda: self._closed, self.retry_seconds)
+                self._wait(self.retry_seconds)
+            except Exception as error:  # a bug: nothing is lost, but nothing goes on either, and it must be seen
+                log.exception("reconciliation failed")
+                self._problem(step.__name__, f"bringing histories together failed, which is a bug in Atop: {error!r}")
+                self._wait(self.retry_seconds)
+
+    def _wait(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed, seconds)
 
     def _problem(self, step: str, text: str | None) -> None:
         with self._changed:
@@ -396,6 +413,13 @@ class Reconciler:
                 if aside:
                     raise
                 log.warning("commit %d (%r) cannot be made as it was: %s", commit.commit_id, commit.label, error)
+                aside = True
+            except AtopError:
+                raise
+            except Exception:  # a bug, or what the application's classes do: its values are put aside, and it goes on
+                if aside:
+                    raise
+                log.exception("commit %d (%r) could not be merged", commit.commit_id, commit.label)
                 aside = True
             else:
                 return outcome

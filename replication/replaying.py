@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from atop.conflicts import CONFLICT_TYPE
 from atop.engine import COMMITS, Engine
@@ -42,6 +42,9 @@ from .merging import ABSENT, Clash, Merger, Stamp, Theirs, merge_attributes
 from .pools import INDEX_ATTRIBUTES, Pools, is_pool
 from .salvage import WHOLE, Change, Commit
 from .theirs import TheirChanges
+
+CONFLICT_ATTRIBUTES: Final = frozenset({"about", "attribute", "kept", "kept_device", "other", "other_device"})
+"""What tells a conflict item that was deleted, of which the journal has the attributes."""
 
 
 @dataclass
@@ -179,7 +182,7 @@ class _Work:
     def _find_settled(self) -> None:
         """Attributes of which this commit settles a conflict: to settle one twice makes no new one."""
         for change in self.commit.changes:
-            if change.kind == DELETED and change.before.get("about") and "attribute" in change.before:
+            if change.kind == DELETED and change.before.keys() >= CONFLICT_ATTRIBUTES:
                 self._settled.add((change.before["about"], change.before["attribute"]))
 
     def _find_staying(self) -> None:

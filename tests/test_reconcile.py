@@ -390,3 +390,25 @@ def test_which_is_cheaper(
     monkeypatch.setattr(reconcile, "free_space", lambda path: 1 << 50)
     engine: Any = type("Engine", (), {"path": Path()})
     assert reconciler._copy_is_cheaper(engine) is cheaper
+
+
+def test_a_commit_that_cannot_be_merged_is_put_aside_and_the_others_go_on(
+    group: Group, a: Machine, b: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = Note(a.store, text="old")
+    until(lambda: b.store.head == a.store.head)
+    group.cut("a", "b")
+    note.text = "from a"
+    a.write("a1")
+    b.write("b1", "b2", "b3")
+
+    def fail(*arguments: Any, **named: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("replication.replaying.merge_attributes", fail)
+    heal(group)
+    assert a.texts() == ["a1", "b1", "b2", "b3", "first", "old"]
+    (conflict,) = a.store.conflicts
+    assert (conflict.kind, conflict.other["text"]) == ("item", "from a")
+    b.store.conflicts.settle(conflict.item_id, "other")
+    until(lambda: note.text == "from a")

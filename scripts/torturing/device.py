@@ -18,7 +18,7 @@ from typing import Any
 
 from atop import AtopError, Item, ref
 from atop.engine import TABLES
-from replication import Device
+from replication import Device, reconcile
 
 SHARED = 4  # items that all devices write to
 REAL = time.time_ns
@@ -148,6 +148,8 @@ def contents(device: Device) -> dict[str, Any]:
 
 def main() -> None:
     path, name, port, *rest = sys.argv[1:]
+    if name in "bd":  # these take a copy when they give way, the others roll back
+        reconcile.WORTH_SECONDS, reconcile.COPY_BYTES_PER_SECOND = 0.0, 1e15  # type: ignore[misc]
     options: dict[str, Any] = {"name": name, "port": int(port), "multicast": False}
     if rest[:1] == ["--join"]:
         device = Device.join(path, rest[1], address=rest[2], **options)
