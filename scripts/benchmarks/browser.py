@@ -35,6 +35,7 @@ SMALL = 10_000  # items of the store whose pages the large one's are compared wi
 PAGES = 400  # pages timed for each store
 AT_ONCE = 100
 ROWS_AT_ONCE = 500  # of a page of those that scroll through everything
+IDLE = 3.0  # seconds after which a connection is made anew
 COLUMNS = ("name", "email", "city", "phone", "born", "note")
 
 
@@ -101,6 +102,7 @@ class Served:
         where = self._line()
         self._port, self._headers = where["port"], {"authorization": f"Bearer {where['token']}"}
         self._path = f"/api/pools/{self._line()['pool']}/rows"
+        self._asked = time.monotonic()
         self._connection = http.client.HTTPConnection("127.0.0.1", self._port)
 
     def _line(self) -> Any:
@@ -113,6 +115,9 @@ class Served:
 
     def rows(self, connection: http.client.HTTPConnection | None = None, **query: Any) -> tuple[dict[str, Any], float]:
         """A page, and the microseconds that the server took for it."""
+        if connection is None and time.monotonic() - self._asked > IDLE:  # the server will have hung up
+            self._connection.close()
+        self._asked = time.monotonic()
         connection = connection or self._connection
         fields = [*query.items(), *(("columns", name) for name in COLUMNS)]
         connection.request("GET", f"{self._path}?{urllib.parse.urlencode(fields)}", headers=self._headers)

@@ -9,7 +9,8 @@ const KINDS = {
 const PLACEHOLDERS = { int: "42", float: "4.2", decimal: "4.20", time: "09:30", timedelta: "1 d 02:30:00", bytes: "0a ff 10", uuid: "123e4567-e89b-12d3-a456-426614174000", datetime: "2024-05-31 09:30+02:00" };
 
 // An editor with a choice of the kind above it: {element, read, focus}.
-Atop.editor = (tree, { label = "Value" } = {}) => {
+// With `plainly`, a text stays one: the names in a dict are mostly just that.
+Atop.editor = (tree, { label = "Value", plainly = false } = {}) => {
   const kind = tree.k === "enum" || tree.k === "value" ? "json" : tree.k;
   const select = Atop.element("select", { class: "kind", "aria-label": `Kind of ${label}` }, ...Object.entries(KINDS).map(([name, text]) => Atop.element("option", { value: name }, text)));
   select.value = kind;
@@ -25,7 +26,7 @@ Atop.editor = (tree, { label = "Value" } = {}) => {
   });
   show({ ...tree, k: kind, t: kind === "json" && tree.json ? tree.json : tree.t });
   return {
-    element: Atop.element("div", { class: "editor" }, place, select),
+    element: Atop.element("div", { class: "editor" }, place, plainly && kind === "str" ? null : select),
     read: () => inner.read(),
     focus: () => inner.focus(),
   };
@@ -115,7 +116,7 @@ function collection(kind, members, label) {
   const list = Atop.element("ol", { class: "editor-lines" });
   const add = (member, focus) => {
     const number = list.children.length + 1;
-    const key = pairs ? Atop.editor(member[0], { label: `name ${number} of ${label}` }) : null;
+    const key = pairs ? Atop.editor(member[0], { label: `name ${number} of ${label}`, plainly: true }) : null;
     const value = Atop.editor(pairs ? member[1] : member, { label: pairs ? `value ${number} of ${label}` : `${number} of ${label}` });
     const button = (text, name, run) => Atop.element("button", { type: "button", class: "plain", "aria-label": `${name} ${number} of ${label}`, click: run }, text);
     const remove = button("✕", "Remove", () => {
@@ -124,7 +125,8 @@ function collection(kind, members, label) {
       (next?.querySelector("input, textarea, select") || more).focus();
     });
     const up = button("↑", "Move up", () => { if (line.previousElementSibling) { line.previousElementSibling.before(line); up.focus(); } });
-    const line = Atop.element("li", {}, key ? key.element : null, value.element, kind === "list" || kind === "tuple" ? up : null, remove);
+    const buttons = Atop.element("span", { class: "line-buttons" }, kind === "list" || kind === "tuple" ? up : null, remove);
+    const line = Atop.element("li", { class: pairs ? "pair" : null }, key ? key.element : null, value.element, buttons);
     line.read = () => (pairs ? [key.read(), value.read()] : value.read());
     list.append(line);
     if (focus) (key || value).focus();
