@@ -39,7 +39,8 @@ def paragraphs(body: str) -> list[Paragraph]:
             found[-1][1].append(rest)
         else:
             found.append((depth, [rest]))
-    return [Paragraph(depth, pieces("\n".join(lines))) for depth, lines in found]
+    joined = ((depth, "\n".join(lines).strip("\n")) for depth, lines in found)
+    return [Paragraph(depth, pieces(text)) for depth, text in joined if text.strip()]
 
 
 def pieces(text: str) -> list[Piece]:

@@ -62,14 +62,14 @@ class Calendar {
     const active = document.activeElement;
     const inside = this.root.contains(active);
     const mark = focus ? `.day[data-date="${focus}"]` : inside ? selectorOf(active) : null;
-    const hours = this.root.querySelector(".hours");
-    const top = hours ? hours.scrollTop : null;
+    const week = this.root.querySelector(".week");
+    const top = week ? week.scrollTop : null;
     const sameView = fresh.dataset.view === this.root.dataset.view;
     document.title = page.title;
     Object.assign(this.root.dataset, fresh.dataset);
     this.root.replaceChildren(...[...fresh.childNodes].map((node) => document.adoptNode(node)));
     this.lay(!sameView);
-    if (sameView && top !== null) this.root.querySelector(".hours").scrollTop = top;
+    if (sameView && top !== null) this.root.querySelector(".week").scrollTop = top;
     if (mark) this.root.querySelector(mark)?.focus({ preventScroll: !focus });
   }
 
@@ -94,7 +94,7 @@ class Calendar {
       line.style.setProperty("--top", hours.dataset.now / 1440);
       today.append(line);
     }
-    if (scroll) hours.scrollTop = (hours.scrollHeight * (Math.max(first, 6 * 60) - 20)) / 1440;
+    if (scroll) hours.parentElement.scrollTop = (hours.offsetHeight * (Math.max(first, 6 * 60) - 20)) / 1440;
   }
 
   clicked(event) {
