@@ -44,8 +44,8 @@ ELECTION_PAUSE: Final = 0.2
 PRIORITY: Final = 100
 """The priority of every device, as long as no setting says otherwise."""
 
-COPY_STALL_SECONDS: Final = 10.0
-"""How long a full copy may stand still, once pages have come, before it is begun anew."""
+COPY_STALL_SECONDS: Final = 5.0
+"""How long a full copy may stand still, once pages have come, before it is begun anew; twice as long each time."""
 
 NUDGE_SECONDS: Final = 1.0
 """How long a rollback or copy may stand still before it is seen whether something was lost."""
@@ -264,7 +264,9 @@ class Roles:
     _stuck_at: float = 0.0
     _waiting_since: float = 0.0
     _sync_at: tuple[int, int] = (0, 0)  # last commit and received pages when a rollback or copy moved last
-    _copy_stalls_at: float | None = None  # None while no page has come
+    _copy_stalls_at: float | None = None  # None while no page of a copy has come that is not complete
+    _copy_patience: float = COPY_STALL_SECONDS
+    _copy_broken: bool = False  # whether the link to the master was lost since it was followed
     _syncing: bool = False  # whether what is waited for is the copy; else it is the answer about the history
 
     def step(self, event: Event, now: float, me: Self) -> list[Action]:
@@ -300,6 +302,7 @@ class Roles:
             case LinkDown(device):
                 self.peers.pop(device, None)
                 if self.master == device:
+                    self._copy_broken = True  # if there is one: pages that were on their way are lost
                     self._become_replica(None)
                     self._elect_at = self._ask_at = now
             case Heard(device, status):
@@ -349,7 +352,10 @@ class Roles:
         self._asked = 0
         self._ask_at = now + ASK_SECONDS
         self._syncing = not self.has_copy or not me.number
-        self._sync_at, self._copy_stalls_at = (me.number, me.pages), None
+        self._sync_at = (me.number, me.pages)
+        if self._copy_stalls_at is not None:
+            self._copy_stalls_at = now + (NUDGE_SECONDS if self._copy_broken else self._copy_patience)
+        self._copy_broken = False
         if self._syncing:
             return [Sync()]
         return [AskHistory(device, me.number)]
@@ -368,6 +374,7 @@ class Roles:
         if self.role is Role.WAITING and self.master is not None:
             self.has_copy = True
             self._synced = (self.master, me.generation)
+            self._copy_stalls_at, self._copy_patience = None, COPY_STALL_SECONDS
             self._become_replica(self.master)
 
     def _sync_secured(self, device: Id, number: int, chain: bytes, me: Self) -> list[Action]:
@@ -458,11 +465,14 @@ class Roles:
             return []
         if (me.number, me.pages) != self._sync_at:
             if me.pages != self._sync_at[1]:
-                self._copy_stalls_at = now + COPY_STALL_SECONDS
+                self._copy_stalls_at = now + self._copy_patience
             self._sync_at, self._ask_at = (me.number, me.pages), now + NUDGE_SECONDS
-        if self._copy_stalls_at is not None and now >= self._copy_stalls_at:
-            self._copy_stalls_at = now + COPY_STALL_SECONDS
-            return [AskForGeneration(master)]  # of a copy, Berkeley DB does not ask again for the last pages
+        if self._copy_stalls_at is not None:  # Berkeley DB would ask for one page each time, not for all that lack
+            if now < self._copy_stalls_at:
+                return []
+            self._copy_patience *= 2  # it may be the disk that is slow
+            self._copy_stalls_at = now + self._copy_patience
+            return [AskForGeneration(master)]
         if now >= self._ask_at:
             self._ask_at = now + NUDGE_SECONDS
             return [BecomeReplica()]

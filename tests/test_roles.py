@@ -255,10 +255,21 @@ def test_a_full_copy_that_stands_still_is_begun_anew() -> None:
     decisions = device(LinkUp(LAPTOP), MasterFound(LAPTOP), has_copy=False)
     assert after(decisions, Tick(), now=1000.0) == [BecomeReplica()]  # no page has come
     assert after(decisions, Tick(), now=1001.0, pages=5) == []
+    assert after(decisions, Tick(), now=1005.0, pages=6) == []
     assert after(decisions, Tick(), now=1009.0, pages=6) == []
-    assert after(decisions, Tick(), now=1018.0, pages=6) == [BecomeReplica()]
-    assert after(decisions, Tick(), now=1020.0, pages=6) == [AskForGeneration(LAPTOP)]
-    assert after(decisions, Tick(), now=1020.5, pages=6) == [BecomeReplica()]
+    assert after(decisions, Tick(), now=1010.5, pages=6) == [AskForGeneration(LAPTOP)]
+    assert after(decisions, Tick(), now=1020.0, pages=6) == []
+    assert after(decisions, Tick(), now=1021.0, pages=6) == [AskForGeneration(LAPTOP)]
+
+
+def test_a_full_copy_whose_link_was_lost_is_begun_anew_when_there_is_one_again() -> None:
+    decisions = device(LinkUp(LAPTOP), MasterFound(LAPTOP), has_copy=False)
+    assert after(decisions, Tick(), now=1.0, pages=5) == []
+    assert after(decisions, LinkDown(LAPTOP), now=2.0, pages=5) == []
+    decisions.step(LinkUp(LAPTOP), 3.0, me(pages=5, found=LAPTOP))
+    heard = Heard(LAPTOP, says(Role.MASTER, master=LAPTOP))
+    assert after(decisions, heard, now=3.0, pages=5, found=LAPTOP) == [Sync(), BecomeReplica()]
+    assert after(decisions, Tick(), now=4.5, pages=5, found=LAPTOP) == [AskForGeneration(LAPTOP)]
 
 
 def test_a_full_copy_of_which_something_was_dropped_is_begun_anew_soon_if_nothing_more_comes() -> None:
