@@ -64,8 +64,26 @@ READ_BYTES: Final = 512 << 10
 FRAMES_AT_ONCE: Final = 4
 """Frames sent with one system call: what is urgent waits behind at most 256 KiB of log."""
 
+PACE_SECONDS: Final = 0.001
+"""The least time between two sends of log messages alone: a fast stream of commits costs the committing thread, which
+shares the interpreter with the writer, half of its speed otherwise. A commit after a pause goes at once."""
+
+PACE_BYTES: Final = 64 << 10
+"""Log messages that are sent without waiting for that."""
+
 SEND_WAKE_SECONDS: Final = 0.2
 """How often a writer that the other side keeps waiting looks whether the link has ended."""
+
+
+_forks = 0  # how often this process, or one it was forked from, was forked: in a child, another number than before
+
+
+def _count_fork() -> None:
+    global _forks  # noqa: PLW0603 - it is of the process
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
 
 
 @dataclass(frozen=True)
@@ -154,11 +172,13 @@ class Link:
         self._timing = timing or Timing()
         self._room = room or Room()
         self._pid = os.getpid()
+        self._born_after = _forks
         lock = threading.Lock()  # guards the five below; never held while waiting
         self._wake = threading.Condition(lock)
         self._file_room = threading.Condition(lock)
         self._outbox = Outbox()
         self._writer_sleeps = False
+        self._writer_paces = False  # Invariant: only while it sleeps: log messages alone need not wake it
         self._unreported = 0  # log messages dropped that no GAP has told of; while it is not 0, all are dropped
         self._failure: LinkError | None = None  # Invariant: set once
         self._end_by = 0.0  # when a link that says goodbye gives up; past, if there is nobody to hear it
@@ -191,7 +211,7 @@ class Link:
     @property
     def failure(self) -> LinkError | None:
         """Why the link has ended, or is about to; None while it is up."""
-        if self._failure is None and os.getpid() != self._pid:
+        if self._failure is None and _forks != self._born_after:
             return LinkClosed(Reason.OTHER, by_us=True)
         return self._failure
 
@@ -304,9 +324,14 @@ class Link:
 
     def _append(self, lane: Lane, body: bytes) -> None:
         self._outbox.append(lane, body)
-        if self._writer_sleeps:
+        if self._writer_sleeps and not (self._writer_paces and self._may_wait()):
             self._writer_sleeps = False
             self._wake.notify()
+
+    def _may_wait(self) -> bool:
+        """Whether all that is to be sent is a few log messages."""
+        waiting = self._outbox.waiting
+        return 0 < waiting[Lane.BULK] < PACE_BYTES and sum(waiting) == waiting[Lane.BULK]
 
     def _end(self, error: LinkError) -> None:
         """End the link for this reason, unless it has one. The writer says goodbye, if there is somebody to hear it."""
@@ -345,7 +370,7 @@ class Link:
         self._shut_down()
 
     def _send_until_ended(self) -> None:
-        next_ping = 0.0
+        next_ping = next_send = 0.0
         while True:
             now = time.monotonic()
             if now >= next_ping:
@@ -356,6 +381,10 @@ class Link:
                     self._writer_sleeps = True
                     self._wake.wait(next_ping - now)
                     self._writer_sleeps = False
+                if self._failure is None and self._may_wait() and (early := next_send - time.monotonic()) > 0:
+                    self._writer_sleeps = self._writer_paces = True
+                    self._wake.wait(early)
+                    self._writer_sleeps = self._writer_paces = False
                 if self._failure is not None:
                     return
                 if self._unreported and not self._outbox.waiting[Lane.BULK]:
@@ -366,6 +395,7 @@ class Link:
                     self._file_room.notify_all()
             if plaintexts:
                 self._send_all(self._sealer.seal(plaintexts))
+                next_send = time.monotonic() + PACE_SECONDS
 
     def _send_farewell(self) -> None:
         """Send what is still to be sent, then GOODBYE, and wait for the other side to close; nothing if it is gone."""

@@ -76,6 +76,9 @@ Id = bytes
 TICK_SECONDS: Final = 0.25
 """How often decisions are looked at again when nothing happens."""
 
+SETTLED_TICK_SECONDS: Final = 1.0
+"""The same where there is a master and it is followed: then only what happens changes anything."""
+
 WRITE_SECONDS: Final = 15.0
 """How long a commit waits for a master before it fails with NoMaster."""
 
@@ -153,6 +156,7 @@ class ReplicationManager:
     ) -> None:
         self.write_seconds = WRITE_SECONDS
         self.copy_seconds = COPY_SECONDS
+        self.log_files = LOG_FILES
         self.own = own
         self._roles = roles.Roles(own.digest, members=members, majority=majority)
         self._shipping = shipping.Shipping(
@@ -354,12 +358,12 @@ class ReplicationManager:
         self._shipping.stop()
 
     def log_needed(self) -> int:
-        """The number of the first log file that another device may still ask for, within `LOG_FILES`."""
+        """The number of the first log file that another device may still ask for, within `log_files`."""
         newest = max((int(path.suffix[1:]) for path in self._data.glob("log.*")), default=0) if self._data else 0
         with self._changed:
             known = list(self._logs_needed.values())
         everybody = len(known) >= self._roles.members - 1
-        return max(newest - LOG_FILES, min(known, default=newest) if everybody else 0)
+        return max(newest - self.log_files, min(known, default=newest) if everybody else 0)
 
     # -- as the links see it (see link.Handler)
 
@@ -639,7 +643,8 @@ class ReplicationManager:
     def _run(self) -> None:
         while True:
             try:
-                event = self._events.get(timeout=TICK_SECONDS)
+                settled = self._roles.role in (Role.MASTER, Role.REPLICA) and self._roles.master is not None
+                event = self._events.get(timeout=SETTLED_TICK_SECONDS if settled else TICK_SECONDS)
             except queue.Empty:
                 event = roles.Tick()
             if event is None:
