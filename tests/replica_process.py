@@ -18,8 +18,9 @@ from typing import Any
 
 from linking import credentials
 
-from atop import File, Item, Store
-from replication.manager import ReplicationManager
+from atop import File, Item, Store, clock
+from atop.engine import TABLES
+from replication.manager import LOG_FILES, ReplicationManager
 from replication.peers import Peers
 
 
@@ -45,9 +46,13 @@ def blocks(size: int, seed: str) -> Iterator[bytes]:
 
 def main() -> None:
     path, name, size, how, own_port, *others = sys.argv[1:]
+    ahead = int(float(os.environ.get("HOURS_AHEAD", "0")) * 3600e6)
+    right = clock.wall
+    clock.wall = lambda: right() + ahead
     about = credentials(name)
     manager = ReplicationManager(about.identity.device_id, members=int(size), joining=how == "join")
     manager.files.free_bytes = 0
+    manager.log_files = int(os.environ.get("LOG_FILES", LOG_FILES))
     peers = Peers(about, manager)
     port = peers.listen("127.0.0.1", int(own_port))
     for other in others:
@@ -66,6 +71,14 @@ def main() -> None:
             return
 
 
+def digest(store: Store, table: str) -> str:
+    """What stands for all that is in a table."""
+    hashed = hashlib.blake2b()
+    for key, value in store._engine.pairs(table, b"", b"\xff" * 64, 10**9):
+        hashed.update(b"%d %d " % (len(key), len(value)) + key + value)
+    return hashed.hexdigest()
+
+
 def run(store: Store, manager: ReplicationManager, peers: Peers, command: str, arguments: list[str]) -> Any:
     match command:
         case "write":
@@ -81,6 +94,13 @@ def run(store: Store, manager: ReplicationManager, peers: Peers, command: str, a
             while store.head.number < int(arguments[0]):
                 time.sleep(0.0002)
             return {"at": time.time()}
+        case "fill":
+            for _ in range(int(arguments[0])):
+                Note(store, text="x" * int(arguments[1]))
+            store._engine.checkpoint()
+            return {}
+        case "tables":
+            return {table: digest(store, table) for table in TABLES}
         case "texts":
             return sorted(item.text for item in store.items() if isinstance(item, Note))
         case "status":
@@ -91,6 +111,9 @@ def run(store: Store, manager: ReplicationManager, peers: Peers, command: str, a
                 "chain": store.head.chain.hex(),
                 "parted": status.parted,
                 "links": len(peers.links()),
+                "reachable": len(status.peers),
+                "copying": status.copy is not None,
+                "reconciling": status.reconcile.phase,
                 "problem": status.problem,
             }
         case "add-file":  # title, size, seed

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from test_manager_processes import PATIENCE, Device, Lab
+from laboratory import PATIENCE, Device, Lab, laboratory
 
 SIZE = 40 << 20
 
@@ -23,15 +21,7 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    """A place for devices."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="atop-test-", dir=memory) as name:
-        lab = Lab(Path(name))
-        yield lab
-        for device in lab.all:
-            device.end()
+lab = pytest.fixture(laboratory)
 
 
 @pytest.fixture
@@ -44,7 +34,7 @@ def two(lab: Lab) -> Iterator[tuple[Lab, Device, Device]]:
 
 def partial(device: Device) -> int:
     """How many bytes are there of contents that are not complete."""
-    directory = device.directory / device.name / "files" / "partial"
+    directory = device.path / "files" / "partial"
     return sum(path.stat().st_size for path in files_in(directory))
 
 
@@ -53,7 +43,7 @@ def files_in(directory: Path) -> list[Path]:
 
 
 def complete(device: Device, digest: str) -> bool:
-    return (device.directory / device.name / "files" / digest[:2] / digest[2:]).exists()
+    return (device.path / "files" / digest[:2] / digest[2:]).exists()
 
 
 def test_a_device_killed_while_it_fetches_goes_on_where_it_was(two: tuple[Lab, Device, Device]) -> None:

@@ -2,118 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-
-PATIENCE = 30.0  # seconds after which a test that waits has failed
-PROGRAM = Path(__file__).with_name("replica_process.py")
+from laboratory import PROGRAM, Lab, laboratory
 
 pytestmark = pytest.mark.slow
-
-
-class Device:
-    """A device in a process."""
-
-    def __init__(self, directory: Path, name: str, size: int, how: str, *others: Device) -> None:
-        self.directory, self.name = directory, name
-        ports = ["0", *(str(other.port) for other in others)]
-        self.process = subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(directory / name), name, str(size), how, *ports],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(PROGRAM.parent.parent)},
-        )
-        self.port: int = self.receive()["port"]
-
-    def send(self, *words: object) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(" ".join(map(str, words)) + "\n")
-        self.process.stdin.flush()
-
-    def receive(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, f"device {self.name} has ended"
-        return json.loads(line)
-
-    def ask(self, *words: object) -> Any:
-        self.send(*words)
-        answer = self.receive()
-        assert not (isinstance(answer, dict) and "error" in answer), answer
-        return answer
-
-    def run_and_fail(self, *words: object) -> str:
-        """What it says in answer to a command that fails."""
-        self.send(*words)
-        return str(self.receive()["error"])
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                stream.close()
-
-
-class Lab:
-    """Devices by name, and where their stores are."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.devices: dict[str, Device] = {}
-        self.all: list[Device] = []
-
-    def start(self, name: str, size: int = 2) -> Device:
-        others = [device for key, device in self.devices.items() if key != name and device.process.poll() is None]
-        new = not (self.directory / name / "data").exists()
-        how = "open" if not new else "join" if others else "found"
-        device = self.devices[name] = Device(self.directory, name, 1 if how == "found" else size, how, *others)
-        self.all.append(device)
-        for other in others:
-            other.ask("members", size)
-        return device
-
-    def settle(self) -> None:
-        """Wait until all living devices have the same history, and check that it is sound."""
-        living = [device for device in self.devices.values() if device.process.poll() is None]
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            states = [device.ask("status") for device in living]
-            equal = len({(state["number"], state["chain"]) for state in states}) == 1
-            if equal and {state["role"] for state in states} <= {"master", "replica"}:
-                break
-            assert time.monotonic() < deadline, states
-            time.sleep(0.02)
-        for device in living:
-            assert device.ask("verify") == []
-        assert len({json.dumps(device.ask("texts")) for device in living}) == 1
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="atop-test-", dir=memory) as name:
-        lab = Lab(Path(name))
-        yield lab
-        for device in lab.all:
-            device.end()
+lab = pytest.fixture(laboratory)
 
 
 def test_a_killed_master_is_replaced_and_comes_back_as_a_replica(lab: Lab) -> None:
