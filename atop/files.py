@@ -222,7 +222,6 @@ class FileArea:
         final = self.path_of(digest)
         temporary.chmod(0o400)
         with self._placing:
-            (self._damaged / digest.hex()).unlink(missing_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 os.utime(final)  # it is there; a collection under way must see that it is wanted again
                 return
@@ -236,6 +235,8 @@ class FileArea:
                 except FileNotFoundError:  # another process has just removed the last contents beside it
                     temporary.lstat()
             sync_directory(final.parent)
+            with contextlib.suppress(OSError):  # it does no harm
+                (self._damaged / digest.hex()).unlink(missing_ok=True)
 
     def open(self, info: FileInfo) -> BinaryIO:
         """The contents as a stream, which raises `StoreDamaged` where they are not what they were.
