@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from atop import AtopError, ConflictItem, Item, Pool, Store, ref
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-EXAMPLES = int(os.environ.get("ATOP_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("ATOP_EXAMPLES", "25"))
 ITEMS = (1, 2, 3, 4)
 SCALARS = ("name", "size")
 

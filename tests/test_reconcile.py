@@ -239,6 +239,7 @@ def test_a_device_that_was_away_past_the_log_gets_a_copy_and_loses_nothing(
         b.write("long" * 200_000)
     b.store._engine.checkpoint()
     heal(group)
+    assert a.manager._shipping.copies == 1
     assert {"a1", "a2", "b1", "b2", "b3", "first"} <= set(a.texts())
     assert len(a.texts()) == 46
 

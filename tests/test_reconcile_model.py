@@ -20,7 +20,7 @@ from test_reconcile import heal
 from atop import Item, NoSuchItem
 from replication.messages import Role
 
-EXAMPLES = int(os.environ.get("ATOP_EXAMPLES", "4"))
+EXAMPLES = int(os.environ.get("ATOP_EXAMPLES", "3"))
 STEPS = int(os.environ.get("ATOP_STEPS", "14"))
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 NAMES = "abc"
