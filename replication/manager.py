@@ -7,7 +7,8 @@ Promises:
 - A commit that `forward` has returned for was applied once, and is applied here: who wrote it reads it.
 - A master that is known to be gone is replaced: by an election where other devices are reachable, by this device where
   none is and something is to be written.
-- No commit that is here and not on the new master is rolled back. This device stops before that, its data readable.
+- No commit that is here and not on the new master is rolled back before it is in safety (`reconcile`). This device
+  stops before that, its data readable.
 
 Never: a decision of its own about who is master (`roles` has them), an exception of Berkeley DB's or of a link.
 """

@@ -31,6 +31,7 @@ from replication.roles import (
     MasterFound,
     RaiseGeneration,
     Roles,
+    Secured,
     Self,
     Sync,
     Tell,
@@ -124,6 +125,15 @@ def test_a_master_that_lacks_what_is_here_is_not_followed() -> None:
     assert decisions.role is Role.WAITING
     assert decisions.parted
     assert after(decisions, WriteWanted()) == []
+
+
+def test_what_a_master_lacks_is_given_up_once_it_is_in_safety() -> None:
+    decisions = device(LinkUp(LAPTOP), MasterFound(LAPTOP), HistoryAnswered(LAPTOP, 10, False))
+    for other in (Secured(PHONE, 10, CHAIN), Secured(LAPTOP, 9, CHAIN), Secured(LAPTOP, 10, b"x" * 32)):
+        assert Sync() not in after(decisions, other)  # another master, not all that is here, another history
+        assert decisions.parted
+    assert Sync() in after(decisions, Secured(LAPTOP, 10, CHAIN))
+    assert not decisions.parted
 
 
 def test_an_answer_of_a_master_that_is_none_any_more_does_not_count() -> None:
@@ -311,6 +321,8 @@ EVENTS = st.one_of(
             MasterFound(PHONE),
             HistoryAnswered(LAPTOP, 10, True),
             HistoryAnswered(PHONE, 10, False),
+            Secured(PHONE, 10, CHAIN),
+            Secured(PHONE, 9, CHAIN),
             Elected(),
             ElectionEnded(True),
             ElectionEnded(False),
@@ -338,6 +350,6 @@ def test_whatever_happens_nothing_is_synced_that_was_not_found_to_be_safe(events
     for now, event in enumerate(events):
         actions = decisions.step(event, float(now), me())
         if Sync() in actions:
-            assert event == HistoryAnswered(decisions.master or b"", 10, True)
+            assert event in (HistoryAnswered(decisions.master or b"", 10, True), Secured(PHONE, 10, CHAIN))
         assert not decisions.parted or decisions.role is Role.WAITING
         assert (decisions.role is Role.MASTER) == (decisions.master == OWN)
