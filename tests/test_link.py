@@ -827,6 +827,25 @@ def test_a_handler_that_fails_ends_the_link_and_is_in_the_log(caplog: pytest.Log
     assert caplog.records[-1].levelno == logging.ERROR
 
 
+def test_a_route_that_the_handler_refuses_ends_the_link_as_a_wrong_message_does() -> None:
+    class Refusing(Recorder):
+        def on_messages(self, link: Link, messages: list[Incoming]) -> None:
+            raise MessageRefused("a message was passed on more than once, or under another device's name")
+
+    near, far = connection()
+    one, other = greet(near, far, credentials("laptop"), credentials("desktop"))
+    assert isinstance(one, Introduced)
+    assert isinstance(other, Introduced)
+    links = Link(one, Recorder()), Link(other, Refusing())
+    for link in links:
+        link.start()
+    for link in links:
+        assert link.wait_ended(PATIENCE)
+    assert isinstance(links[1].failure, LinkBroken)
+    assert isinstance(links[0].failure, LinkClosed)
+    assert links[0].failure.reason is Reason.WRONG_MESSAGE
+
+
 def test_what_an_ended_link_raises_says_why_and_holds_on_to_nothing() -> None:
     with linked() as (one, _, other, _):
         other.close(Reason.REMOVED)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 import socket
 import struct
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -178,6 +180,25 @@ def test_garbage_is_closed_and_members_still_get_in(data: bytes, device: Callabl
                 pass
     meet(laptop, desktop)
     assert desktop.recorder.messages == []
+
+
+def test_a_thousand_strangers_leave_no_memory_behind(device: Callable[..., Device]) -> None:
+    desktop = device("desktop", "laptop", limits=Limits(burst=10_000, per_second=10_000))
+
+    def strangers(count: int) -> int:
+        for number in range(count):
+            with socket.create_connection((LOCAL, desktop.port)) as stranger:
+                stranger.sendall(list(GARBAGE.values())[number % len(GARBAGE)])
+        wait_until(lambda: desktop.peers.status().listener.unfinished == 0)  # type: ignore[union-attr]
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = strangers(200)
+        assert strangers(1_000) < before + 200_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_connection_cut_at_any_byte_of_the_handshake_leaves_nothing_behind(device: Callable[..., Device]) -> None:
