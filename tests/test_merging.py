@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from forking import Fork
 
-from atop import Item, Pool, Restricted, Store, ref
+from atop import Item, Pool, Restricted, Store, ref, upgrade
+from atop.item import _classes as _versions
 from replication.membership import Member
 from replication.merging import ABSENT, merge_collections
 
@@ -400,6 +401,60 @@ def test_a_device_that_was_removed_on_one_side_stays_removed(meet: Callable[...,
     store = meet(prepare, change(revoked_at=late, name="lost"), change(revoked_at=early, name="tablet 2"))
     assert store.get(1).revoked_at == early
     assert [c.attribute for c in store.conflicts] == ["name"]
+
+
+@pytest.mark.parametrize("newer_first", [True, False])
+def test_of_two_versions_of_a_class_the_newer_is_kept_and_the_other_is_aside(
+    meet: Callable[..., Store], newer_first: bool
+) -> None:
+    class Old(Item, type_name="merging.Versioned"):
+        name: str = ""
+        town: str = ""
+
+    def older(store: Store) -> None:
+        store.get(1).town = "London"
+
+    def newer(store: Store) -> None:
+        class New(Item, type_name="merging.Versioned", version=2):
+            name: str = ""
+            city: str = ""
+
+            @upgrade(1)
+            @staticmethod
+            def move(state: dict[str, Any]) -> dict[str, Any]:
+                return {"name": state["name"], "city": state.pop("town", "")}
+
+        store.get(1).name = "Ada"
+        _versions["merging.Versioned"] = Old  # as on a device that has not been updated
+
+    store = meet(lambda s: Old(s, name="ada", town="Paris"), *((newer, older) if newer_first else (older, newer)))
+    state = store._objects.read_state(1)
+    assert state is not None
+    assert (state.schema, state.attributes) == (2, {"name": "Ada", "city": "Paris"})
+    (conflict,) = store.conflicts
+    assert (conflict.kind, conflict.other) == ("item", {"name": "ada", "town": "London"})
+
+
+def test_an_upgrade_on_one_side_is_kept(meet: Callable[..., Store]) -> None:
+    class Old(Item, type_name="merging.Upgraded"):
+        town: str = ""
+
+    def newer(store: Store) -> None:
+        class New(Item, type_name="merging.Upgraded", version=2):
+            city: str = ""
+
+            @upgrade(1)
+            @staticmethod
+            def move(state: dict[str, Any]) -> dict[str, Any]:
+                return {"city": state.pop("town", "")}
+
+        store.get(1).touch()
+
+    store = meet(lambda s: Old(s, town="Paris"), newer, nothing)
+    state = store._objects.read_state(1)
+    assert state is not None
+    assert (state.schema, state.attributes) == (2, {"city": "Paris"})
+    assert conflicts(store) == []
 
 
 # -- containers
