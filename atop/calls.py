@@ -292,17 +292,13 @@ class Calls:
         try:
             self._use(self._new_environment())
             self._environment.checkpoint()
-        except (AtopError, db.DBError) as error:
+            forget(self.path)  # or they would be put back one day, in the place of what is committed from now on
+        except (AtopError, db.DBError, OSError) as error:
             log.warning("no copy of %s came: %s", self.path, error)
             self._environment.abandon()
             with contextlib.suppress(OSError):  # the next to open the store does it, or says why not
                 put_back(self.path)
             return False
-        try:
-            forget(self.path)
-        except OSError as error:
-            # They would be put back when the store is opened, and what came since be taken for another history.
-            log.warning("the old files of %s cannot be removed: %s", self.path, error)
         return True
 
     def _reopen(self) -> None:

@@ -169,6 +169,7 @@ class ReplicationManager:
         self._data: Path | None = None
         self._changed = threading.Condition()  # guards what follows; notified when anything of it changes
         self._links: dict[Id, LinkToDevice] = {}  # direct ones, and relayed ones
+        self.is_member: Final = is_member
         self._relay = Relay(own, self, is_member)
         self._acknowledged: dict[Id, int] = {}  # device -> number of its last commit that is on its disk
         self._logs_needed: dict[Id, int] = {}  # device -> first log file that it may ask for
@@ -671,6 +672,10 @@ class ReplicationManager:
     def _step(self, event: roles.Event) -> None:
         if isinstance(event, roles.InStep):
             self._in_step = True
+        if isinstance(event, roles.Secured) and not self.reconciler.secures(
+            event.device, Head(event.number, event.chain)
+        ):
+            return  # it was, and has been made anew and removed since: then it is salvaged again
         for action in self._roles.step(event, time.monotonic(), self._me()):
             self._do(action)
         if self.is_master and self._roles.role is not Role.MASTER:
@@ -744,6 +749,7 @@ class ReplicationManager:
             nonlocal agreed
             me = self._me()
             agreed = self._roles.parted and self._roles.master == master and (me.number, me.chain) == head
+            agreed = agreed and self.reconciler.secures(master, head)
             if agreed:
                 self._in_step = False
                 self._shipping.detach()

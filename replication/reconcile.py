@@ -120,9 +120,9 @@ class Reconciler:
         self._answer: CommonAnswered | None = None
         self._closed = False
         self._status = ReconcileStatus()
+        self._secured: tuple[Id, Head] | None = None  # from which master what is in safety, up to which commit
         self._problems: dict[str, str] = {}  # step -> why it failed last
         self._threads: list[threading.Thread] = []
-        self._secured: tuple[Id, Head] | None = None
         self.pending = False  # whether there is a salvage file, as far as was seen
 
     # -- for the manager
@@ -168,6 +168,11 @@ class Reconciler:
                     self._status = replace(self._status, phase="idle", done=0, total=0)
                 self._parted_from, self._may_replay = parted_from, may_replay
                 self._changed.notify_all()
+
+    def secures(self, master: Id, head: Head) -> bool:
+        """Whether what is here up to a commit, and a master lacks, is in safety still."""
+        with self._changed:
+            return self._secured == (master, head)
 
     def answered(self, device: Id, answer: CommonAnswered) -> None:
         """A master has said which of the commits that it was asked for it has."""
@@ -270,7 +275,7 @@ class Reconciler:
         if master is None:
             return
         head = engine.head
-        if self._secured != (master, head):
+        if not self.secures(master, head):
             self._progress("comparing", 0, 0)
             self._round_trip = ANSWER_SECONDS
             common = find_common(engine, head.number, lambda numbers: self._ask(master, numbers))
@@ -370,13 +375,21 @@ class Reconciler:
                 self._replay_file(salvage)
             except HistoryMoved:
                 return  # from the start again: what was made stays made, if the new history has it
-            self._required().flush()
-            self._remove(path)
+            self._forget(path)
         with self._changed:
             self.pending = left
             self._status = replace(self._status, phase="idle", done=0, total=0)
             if left:  # it is looked at again: somebody may put it back
                 self._changed.wait_for(lambda: self._closed, self.retry_seconds)
+
+    def _forget(self, path: Path) -> None:
+        """Remove a file all of which is in the store: should that be given up, it is to be salvaged anew."""
+        self._required().flush()
+        with self._changed:
+            if not self._may_replay:
+                raise _InterruptedError("the replay of salvaged commits waits for a master")
+            self._secured = None
+        self._remove(path)
 
     def _replay_file(self, salvage: Salvage) -> None:
         engine, store = self._required(), self._store

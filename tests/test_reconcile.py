@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import os
 import tempfile
 import threading
@@ -11,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grouping import Group, Machine, Note, until
+from grouping import PATIENCE, Group, Machine, Note, until
 
-from atop import NoMaster, StoreFull, replacing
+from atop import NoMaster, StoreFull, calls, replacing
 from replication import reconcile
 from replication.messages import Role
 from replication.reconcile import Reconciler
@@ -174,6 +175,23 @@ def test_a_device_that_ends_at_any_step_goes_on_when_it_is_back(
     heal(group)
     assert a.texts() == b.texts() == ["a1", "a2", "b1", "b2", "b3", "first"]
     assert salvage_files(a.path) == []
+
+
+def test_what_was_salvaged_and_found_again_is_salvaged_once_more_before_it_is_given_up(
+    group: Group, a: Machine, b: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part(group, a, b)
+    begun = threading.Event()
+    monkeypatch.setattr(a.manager, "_sync", begun.set)  # the rollback begins, and does not come far
+    group.link("a", "b")
+    assert begun.wait(PATIENCE)
+    group.cut("a", "b")
+    a.manager.take_over()  # nothing is written: the history ends where it did
+    until(lambda: not a.manager.reconciler.pending)
+    assert salvage_files(a.path) == []
+    monkeypatch.undo()
+    heal(group)
+    assert a.texts() == b.texts() == ["a1", "a2", "b1", "b2", "b3", "first"]
 
 
 def test_a_damaged_salvage_file_is_told_kept_and_not_used(
@@ -340,6 +358,28 @@ def test_a_copy_is_taken_where_a_rollback_would_take_longer(
     assert a.texts() == b.texts() == ["a1", "a2", "b1", "b2", "b3", "first"]
     assert held.text == "a1"
     assert sorted(path.name for path in a.path.iterdir()) == ["data", "files", "local"]
+
+
+def test_a_copy_whose_place_cannot_be_made_is_given_up(
+    group: Group, a: Machine, b: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part(group, a, b)
+
+    failures = [OSError(errno.EIO, "Input/output error")]
+
+    def forget(data: Path) -> None:
+        if failures:
+            raise failures.pop()
+        replacing.forget(data)
+
+    monkeypatch.setattr(calls, "forget", forget)
+    monkeypatch.setattr(Reconciler, "_copy_is_cheaper", lambda self, engine: True)
+    heal(group)
+    assert a.texts() == b.texts() == ["a1", "a2", "b1", "b2", "b3", "first"]
+    a.write("after")
+    a.close()
+    a = group.start("a")
+    assert "after" in a.texts()
 
 
 def test_where_no_copy_comes_the_data_is_as_it_was(
