@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from berkeleydb import db
 
+from atop.environment import explained
 from atop.errors import NoMaster, NoSuchFile, NoSuchStore, StoreDamaged, StoreError
 
 if TYPE_CHECKING:
@@ -120,7 +121,10 @@ class Alone:
             raise StoreError("the store is not open yet")
         with engine.at_rest():
             if not self.is_master:
-                self._environment.rep_start(db.DB_REP_MASTER)
+                try:
+                    self._environment.rep_start(db.DB_REP_MASTER)
+                except (db.DBError, MemoryError) as error:
+                    raise explained(error, engine.path.parent) from error
                 self.is_master = True
 
     def await_replicated(self, number: int) -> None:

@@ -278,7 +278,11 @@ class Environment:
         for name in sorted(os.fsdecode(name) for name in self.env.log_archive()):
             if int(name.rpartition(".")[2]) >= needed:
                 break
-            (self.path / name).unlink(missing_ok=True)
+            try:
+                (self.path / name).unlink(missing_ok=True)
+            except OSError as error:  # they take room, and do no harm: the next checkpoint tries again
+                log.warning("a log file of %s cannot be removed: %s", self.path, error)
+                break
 
     def log_problem(self) -> str | None:
         """What is wrong with the log files, or None."""

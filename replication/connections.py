@@ -133,13 +133,18 @@ class Connections:
 
     def members_changed(self, changes: Changes, news: Members) -> None:
         """End the links to devices that were removed, at once, and tell the others."""
-        for device in changes.revoked:
-            self._peers.close_device(device, Reason.REMOVED)
+        self.part()
         for link in self._peers.links():
             send(link, news)
         if changes.added:
             self._peers.retry()
         self._discovery.prefer(self._short_ids())
+
+    def part(self) -> None:
+        """End the links to devices that are no members any more."""
+        for link in self._peers.links():
+            if not self._group.accepts(link.public_key):
+                self._peers.close_device(link.device_id, Reason.REMOVED)
 
     def announce_anew(self) -> None:
         """Announce this device under its new name."""

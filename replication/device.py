@@ -41,7 +41,7 @@ from .errors import NotRunning
 from .group import Group
 from .hub import LinkListener
 from .identity import DeviceId, Identity
-from .joining import Progress, copying, pair, prepare
+from .joining import Progress, check_empty, copying, pair, prepare
 from .link import Link
 from .pairing_socket import Confirm, OpenInvitation
 from .participant import Participant
@@ -84,9 +84,13 @@ class Device:
         except BaseException:
             self._leave()
             raise
-        self._calls.offer(self.store)
         _open_devices.add(self)
-        self._begin()
+        try:
+            self._calls.offer(self.store)
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
 
     def _own(self) -> Replication:
         """This process is about to own the store: take part in the group."""
@@ -203,10 +207,11 @@ class Device:
             StoreError: there is something at `path` already.
         """
         where = Path(path).expanduser().absolute()
-        local = prepare(where, joining=True)
+        local = prepare(where)
         given = {setting: more.pop(setting, None) for setting in ("port", "peers", "interfaces", "multicast")}
         lock = OwnerLock(local / LOCK_NAME, where)
         try:
+            check_empty(where)
             if name is not None:
                 settings.change(local, name=name)
             pair(where, code, settings.chosen(local, given), address, confirm)

@@ -71,6 +71,10 @@ class Changes(NamedTuple):
     def __bool__(self) -> bool:
         return bool(self.added or self.revoked or self.renamed)
 
+    def and_then(self, more: Changes) -> Changes:
+        """Both."""
+        return Changes(self.added + more.added, self.revoked + more.revoked, self.renamed or more.renamed)
+
 
 def merged(mine: Mapping[Key, Member], theirs: Iterable[Member], *, names: bool = False) -> dict[Key, Member]:
     """What is known after `theirs` was heard: all members of both, removed if either says so.
@@ -111,6 +115,7 @@ class Group:
         self._record = record
         self.revision = 0  # grows with every change
         self._members: dict[Key, Member] = {member.public_key: member for member in record.members}
+        self._owed = Changes()  # what is known, and is not on the disk
         self._ids: tuple[dict[Key, Member], frozenset[bytes]] = ({}, frozenset())  # of which members, and who is in
 
     @classmethod
@@ -242,7 +247,10 @@ class Group:
     # -- changing
 
     def merge(self, members: Iterable[Member], *, names: bool = False) -> Changes:
-        """Put what was heard of members to what is known. Raises StoreFull, StoreReadOnly: it is not on the disk."""
+        """Put what was heard of members to what is known.
+
+        Raises StoreFull, StoreReadOnly: it is not on the disk; the next call tries again, and returns it too.
+        """
         with self._lock:
             before = self._members
             self._members = after = merged(before, [m for m in members if _is_sound(m)], names=names)
@@ -255,8 +263,10 @@ class Group:
                 ),
                 any(before[key].name != member.name for key, member in after.items() if key in before),
             )
+            self._owed = changes = self._owed.and_then(changes)
             if changes:
                 self._save()
+                self._owed = Changes()
             return changes
 
     def revoke(self, public_keys: Iterable[bytes], now: int) -> Changes:

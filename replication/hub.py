@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from .handshake import LinkClosed, LinkError
 from .link import Link, Position
 from .manager import ReplicationManager
-from .messages import Ack, HistoryAnswered, HistoryAsked, Incoming, Members, Message, Ping, Reason, Status
+from .messages import Ack, HistoryAnswered, HistoryAsked, Incoming, Members, Message, Ping, Reason, Route, Status
 
 RATE_SECONDS: Final = 10.0
 """Over how long the speed of another device is measured."""
@@ -120,7 +120,7 @@ class Hub:
         for message, route in messages:
             if route is None and type(message) in (Ping, Members, HistoryAnswered, Status, Ack):
                 self._take(link, message)
-            elif route is not None and type(message) is Status and route.destination == self._manager.own.digest:
+            elif route is not None and type(message) is Status and self._is_about_member(route):
                 with self._lock:  # of a device that is reached through this one
                     heard = self._heard.setdefault(route.origin, Heard(time.monotonic()))
                 self._hear(heard, message)
@@ -140,6 +140,9 @@ class Hub:
     def position(self) -> Position:
         """What a PING tells."""
         return self._manager.position()
+
+    def _is_about_member(self, route: Route) -> bool:
+        return route.destination == self._manager.own.digest and self._manager.is_member(route.origin)
 
     def _take(self, link: Link, message: Message) -> None:
         now = time.monotonic()

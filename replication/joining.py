@@ -19,9 +19,9 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from atop import Store, StoreError
+from atop import StoreError
 from atop.disk import check_directory, explained
-from atop.engine import TABLES
+from atop.engine import TABLES, Engine
 from atop.environment import MARK
 from discovery import Candidate, Change, Discovery, DiscoveryError, parse_peer
 
@@ -107,11 +107,8 @@ def read_welcome(outcome: PairingOutcome, identity: Identity) -> Welcome:
     return welcome
 
 
-def prepare(path: Path, *, joining: bool = False) -> Path:
-    """Make the directory of a store's device, if need be; returns its `local`. With `joining`, check that it is empty.
-
-    Raises StoreNotEmpty, StoreError, StoreReadOnly.
-    """
+def prepare(path: Path) -> Path:
+    """Make the directory of a store's device, if need be; returns its `local`. Raises StoreError, StoreReadOnly."""
     local = path / "local"
     try:
         check_directory(local)
@@ -122,18 +119,18 @@ def prepare(path: Path, *, joining: bool = False) -> Path:
         local.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise explained(error, path) from error
-    if joining:
-        _check_empty(path)
     return local
 
 
-def _check_empty(path: Path) -> None:
+def check_empty(path: Path) -> None:
+    """Raise StoreNotEmpty if the store holds anything. The owner's lock is held: nothing comes in afterwards."""
     if (path / "local" / GROUP_FILE).exists():
         raise StoreNotEmpty(f"the store {path} is in a group already: open it, or join with another path", path)
     if not any((path / "data" / f"{name}.db").exists() for name in TABLES):
         return
-    with Store(path, create=False) as store:
-        number = store.head.number
+    engine = Engine(path / "data")
+    number = engine.head.number
+    engine.close()
     if number:
         raise StoreNotEmpty(
             f"the store {path} holds {number:,} commits, and joining replaces a store by the group's: join with "

@@ -54,6 +54,9 @@ ANSWER_POLL_SECONDS: Final = 0.05
 Confirm = Callable[[Comparison], bool]
 """Asks a person whether the digits are equal. Runs in a thread of its own."""
 
+Answers = queue.SimpleQueue[Callable[[], list[bytes]]]
+"""What people have said, for the thread of a connection to do; it returns what is to be sent."""
+
 
 class Refused(Exception):
     """Raised by `payload_for`: the other device is turned away for this reason; `text` is for this side."""
@@ -122,7 +125,7 @@ def _talk(
     machine: Inviter | Joiner,
     first: Sequence[bytes],
     compare: Callable[[Comparison], None],
-    answers: queue.SimpleQueue[Callable[[], list[bytes]]],
+    answers: Answers,
     before_last: Callable[[], None],
 ) -> None:
     """Carry a machine's messages until it is finished. `compare` begins to ask; `answers` are what people say.
@@ -204,8 +207,7 @@ class OpenInvitation:
         self._changed = threading.Condition()  # guards what follows
         self._talks: OrderedDict[threading.Thread, tuple[socket.socket, Inviter]] = OrderedDict()
         self._ending: set[threading.Thread] = set()  # of connections that had to give way
-        self._answers: queue.SimpleQueue[Callable[[], list[bytes]]] = queue.SimpleQueue()
-        self._compared: tuple[Inviter, Comparison] | None = None
+        self._compared: tuple[Inviter, Comparison, Answers] | None = None
         self._agreed = False
         self._paired: Comparison | None = None
         self._failure: str | None = None
@@ -259,10 +261,10 @@ class OpenInvitation:
         with self._changed:
             if self._compared is None or self._agreed or self._failure is not None:
                 raise PairingFailed("no device waits for an answer: the invitation says how it stands")
-            inviter, comparison = self._compared
+            inviter, comparison, answers = self._compared
             self._agreed = yes
             key = inviter.remote_public_key
-        self._answers.put(lambda: self._answered(inviter, comparison, key, yes))
+        answers.put(lambda: self._answered(inviter, comparison, key, yes))
 
     def _answered(self, inviter: Inviter, comparison: Comparison, key: bytes, yes: bool) -> list[bytes]:
         if not yes:
@@ -319,9 +321,10 @@ class OpenInvitation:
 
     def _serve(self, sock: socket.socket, inviter: Inviter) -> None:
         failure: str | None = None
+        answers: Answers = queue.SimpleQueue()  # of this connection alone: another one may wait at the same time
         try:
             _talk(
-                sock, inviter, (), lambda comparison: self._compare(inviter, comparison), self._answers,
+                sock, inviter, (), lambda comparison: self._compare(inviter, comparison, answers), answers,
                 lambda: self._admit_joiner(inviter),
             )  # fmt: skip
             outcome = inviter.outcome  # raises if it failed
@@ -341,9 +344,9 @@ class OpenInvitation:
                     self._failure = failure
                 self._changed.notify_all()
 
-    def _compare(self, inviter: Inviter, comparison: Comparison) -> None:
+    def _compare(self, inviter: Inviter, comparison: Comparison, answers: Answers) -> None:
         with self._changed:
-            self._compared = inviter, comparison
+            self._compared = inviter, comparison, answers
             self._changed.notify_all()
         if not self._ask:
             self.answer(True)
@@ -373,7 +376,7 @@ def join(
     """
     sock = connect(addresses, port, time.monotonic() + CONNECT_SECONDS)
     joiner = Joiner(code, identity, name, time.monotonic())
-    answers: queue.SimpleQueue[Callable[[], list[bytes]]] = queue.SimpleQueue()
+    answers: Answers = queue.SimpleQueue()
 
     def agree() -> list[bytes]:
         return joiner.agree(time.monotonic())

@@ -97,8 +97,9 @@ class Steward:
         """Another device says who the members are."""
         if self.group is None or self.group.removed:
             return
+        group = self.group
         try:
-            self.apply(self.group.merge(message.members))
+            self._learn(lambda: group.merge(message.members))
         except AtopError as error:
             self.problem = f"what was heard of the group's devices is not written down: {error}"
 
@@ -107,6 +108,17 @@ class Steward:
         group = self.group
         if group is not None and not group.removed and group.accepts(public_key):
             self._later(self.go_alone)
+
+    def _learn(self, news: Callable[[], Changes]) -> None:
+        """Take news of members in, and act on them. Raises why they cannot be written down; a removal holds anyhow."""
+        try:
+            changes = news()
+        except AtopError:
+            connections = self.connections
+            if connections is not None:
+                connections.part()
+            raise
+        self.apply(changes)
 
     def apply(self, changes: Changes) -> None:
         """Act on changed members."""
@@ -136,7 +148,7 @@ class Steward:
             return
         now = store.head.number, group.revision
         if now != self._looked_at:
-            self.apply(membership.pull(store, group))
+            self._learn(lambda: membership.pull(store, group))
             if self._manager.is_master and not group.removed:
                 membership.push(store, group)
             if not membership.differs(store, group):
@@ -156,7 +168,7 @@ class Steward:
                 f"less than half of the group's devices are reachable, and it wants a majority: {gone.name} was not "
                 "removed. If the others are lost for good, remove them with lost=True (atop devices remove --lost)"
             )
-        self.apply(group.revoke([gone.public_key], time.time_ns() // 1000))
+        self._learn(lambda: group.revoke([gone.public_key], time.time_ns() // 1000))
         try:
             membership.push(self._open_store(), group, f"remove device {gone.name}")
         except NoMaster as error:
@@ -176,7 +188,7 @@ class Steward:
         store = self._open_store()
         membership.push(store, group)
         membership.rename(store, member.public_key, name)
-        self.apply(membership.pull(store, group))
+        self._learn(lambda: membership.pull(store, group))
         return member.public_key == self._identity.public_key
 
     # -- pairing
@@ -192,7 +204,7 @@ class Steward:
         """Make a device that has proven the code a member. Raises PairingFailed, and what writing raises."""
         group = self.joined
         try:
-            self.apply(group.merge([self._entry_for(group, public_key, name)]))
+            self._learn(lambda: group.merge([self._entry_for(group, public_key, name)]))
         except Refused as refused:
             raise PairingFailed(refused.text) from None
 

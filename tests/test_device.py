@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 import threading
 from collections.abc import Iterator
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from berkeleydb import db
 from devices import CACHE, PATIENCE, Home, Note, equal, member_names, texts, until
 
-from atop import NoMaster, NoSuchStore, Store, StoreDamaged, StoreError
+from atop import NoMaster, NoSuchStore, Store, StoreDamaged, StoreError, StoreFull
 from discovery import Candidate, Change
-from replication import MAX_DEVICES, Device, NoSuchDevice, NotAMember, PairingFailed, StoreNotEmpty
+from replication import MAX_DEVICES, Device, NoSuchDevice, NotAMember, PairingFailed, StoreNotEmpty, device
 from replication.group import Group, distinct_name, merged
 from replication.identity import Identity
 from replication.membership import Member as DeviceItem
@@ -378,6 +380,53 @@ def test_a_removal_holds_even_where_it_cannot_be_written_down(tmp_path: Path) ->
     assert group.is_removed(lost.public_key)
 
 
+def test_a_removal_that_cannot_be_written_down_ends_the_link_and_is_written_when_it_can_be(home: Home) -> None:
+    a = home.open("laptop")
+    b = home.join("desktop", a)
+    until(lambda: a.links() and b.links())
+    in_the_way = a.path / "local" / "group.json.new"
+    in_the_way.mkdir()
+    with pytest.raises(StoreError):
+        a.remove("desktop")
+    until(lambda: not a.links() and b.status().removed)
+    in_the_way.rmdir()
+    until(lambda: member_names(a) == ["laptop"])
+    home.close("laptop")
+    written = Group.load(a.path / "local", Identity.load_or_create(a.path / "local"))
+    assert written is not None
+    assert written.count == 1
+
+
+def test_a_device_that_cannot_begin_leaves_nothing_open(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.open("laptop").invite()
+    home.close("laptop")
+
+    def mark_copied(self: Group) -> None:
+        raise StoreFull("the disk is full")
+
+    with monkeypatch.context() as patch, pytest.raises(StoreFull):
+        patch.setattr(Group, "mark_copied", mark_copied)
+        home.open("laptop")
+    assert home.open("laptop").role == "master"
+
+
+def test_what_is_written_just_before_a_device_joins_is_not_lost(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = home.open("laptop")
+    prepare = device.prepare
+
+    def prepared(path: Path) -> Path:
+        local = prepare(path)
+        with Store(path, cache_size=CACHE) as store:
+            Note(store, text="mine")
+        return local
+
+    monkeypatch.setattr(device, "prepare", prepared)
+    with pytest.raises(StoreNotEmpty):
+        home.join("desktop", a)
+    with Store(home.directory / "desktop", cache_size=CACHE) as store:
+        assert texts(store) == ["mine"]
+
+
 # -- a store of a group, opened without its device
 
 
@@ -409,6 +458,25 @@ def test_a_store_that_is_only_read_without_its_device_stays_as_it_was(home: Home
     Note(a.store, text="x")
     b = home.open("desktop", a)
     until(lambda: texts(b.store) == ["x"] and b.role == "replica")
+
+
+def test_where_no_generation_can_be_begun_the_error_is_ours(home: Home) -> None:
+    a = home.open("laptop")
+    home.join("desktop", a)
+    home.close("desktop")
+
+    class Full:
+        def rep_start(self, flags: int) -> None:
+            raise db.DBError(errno.ENOSPC, "No space left on device")
+
+    with Store(home.directory / "desktop", cache_size=CACHE) as store:
+        alone = store._tenure.replication
+        environment, alone._environment = alone._environment, Full()  # type: ignore[union-attr]
+        with pytest.raises(StoreFull):
+            Note(store, text="x")
+        alone._environment = environment  # type: ignore[union-attr]
+        Note(store, text="y")
+        assert texts(store) == ["y"]
 
 
 def test_a_majority_group_is_not_written_without_its_device(home: Home) -> None:

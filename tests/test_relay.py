@@ -14,7 +14,9 @@ from grouping import PATIENCE, Group, Machine, until
 from linking import identity
 
 from replication.group import Group as DeviceGroup
+from replication.hub import Hub
 from replication.identity import DeviceId
+from replication.manager import ReplicationManager
 from replication.messages import (
     Ack,
     Commit,
@@ -23,6 +25,7 @@ from replication.messages import (
     Log,
     Lsn,
     Member,
+    Members,
     Message,
     MessageRefused,
     Refused,
@@ -258,6 +261,18 @@ def test_what_a_liar_names_takes_no_memory_and_no_message(desk: Desk) -> None:
         assert desk.hear(b, status(), stranger) is None
     assert not b.sent
     assert desk.told == []
+
+
+def test_the_hub_remembers_members_alone() -> None:
+    manager = ReplicationManager(DeviceId(A), members=2, is_member=lambda device: device == C)
+    hub = Hub(manager, members=lambda: Members([]), on_members=lambda news: None, on_removed=lambda key: None)
+    try:
+        middle = End(B)
+        for origin in (C, *(bytes([number]) * 32 for number in range(100, 110))):
+            hub.on_messages(middle, [Incoming(status(), Route(origin, A))])  # type: ignore[arg-type]
+        assert list(hub._heard) == [C]
+    finally:
+        manager.close()
 
 
 def test_the_members_of_a_group_are_those_that_were_not_removed(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -379,3 +380,18 @@ def test_a_replica_whose_database_fails_is_recovered_without_being_asked(desktop
     Note(desktop.store, text="afterwards")
     laptop.catch_up(desktop.store.head.number)
     assert laptop.tables() == desktop.tables()
+
+
+def test_a_log_file_that_cannot_be_removed_is_told_and_left(
+    desktop: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    environment = desktop.engine._environment
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(environment, "env", types.SimpleNamespace(log_archive=lambda: [b"log.0000000001"]))
+        patch.setattr(Path, "unlink", unlink)
+        environment._remove_logs(2)
+    assert "cannot be removed" in caplog.text
