@@ -120,7 +120,8 @@ class Reconciler:
         self._answer: CommonAnswered | None = None
         self._closed = False
         self._status = ReconcileStatus()
-        self._secured: tuple[Id, Head] | None = None  # from which master what is in safety, up to which commit
+        # From which master what is in safety, up to which commit, and in which file, if that took one.
+        self._secured: tuple[Id, Head, Path | None] | None = None
         self._problems: dict[str, str] = {}  # step -> why it failed last
         self._threads: list[threading.Thread] = []
         self.pending = False  # whether there is a salvage file, as far as was seen
@@ -172,7 +173,10 @@ class Reconciler:
     def secures(self, master: Id, head: Head) -> bool:
         """Whether what is here up to a commit, and a master lacks, is in safety still."""
         with self._changed:
-            return self._secured == (master, head)
+            if self._secured is None or self._secured[:2] != (master, head):
+                return False
+            path = self._secured[2]
+            return path is None or path.exists()  # it may have been replayed and removed just before it was noted
 
     def answered(self, device: Id, answer: CommonAnswered) -> None:
         """A master has said which of the commits that it was asked for it has."""
@@ -279,8 +283,9 @@ class Reconciler:
             self._progress("comparing", 0, 0)
             self._round_trip = ANSWER_SECONDS
             common = find_common(engine, head.number, lambda numbers: self._ask(master, numbers))
-            self._write(engine, head, common)
-            self._secured = (master, head)
+            path = self._write(engine, head, common)
+            with self._changed:
+                self._secured = master, head, path
             self._undone = head.number - common
             self._progress("following", 0, self._undone)
             if self._copy_is_cheaper(engine) and self._copy(master, head):
@@ -301,7 +306,8 @@ class Reconciler:
     def _tell_secured(self, master: Id, head: Head) -> None:
         self._tell(roles.Secured(master, head.number, head.chain))
 
-    def _write(self, engine: Engine, head: Head, parted: int) -> None:
+    def _write(self, engine: Engine, head: Head, parted: int) -> Path | None:
+        """Salvage what came after commit `parted`; returns the file, or None where there is nothing to be kept."""
         older = [salvage for salvage in map(self._open, self._files()) if salvage is not None]
         common = min([parted, *(salvage.header.common for salvage in older)])
         total = head.number - parted
@@ -318,6 +324,7 @@ class Reconciler:
 
         commits = latest_first()
         first = next(commits, None)
+        path: Path | None = None
         if first is not None:
             numbers = [int(match[1]) for path in self._files() if (match := NAME.fullmatch(path.name))]
             path = self._directory / f"{max(numbers, default=0) + 1:08}{SUFFIX}"
@@ -327,6 +334,7 @@ class Reconciler:
                 self.pending = True
         for salvage in older:
             self._remove(salvage.path)
+        return path
 
     @staticmethod
     def _samples(engine: Engine, common: int) -> Iterator[tuple[int, bytes]]:
@@ -389,7 +397,7 @@ class Reconciler:
             if not self._may_replay:
                 raise _InterruptedError("the replay of salvaged commits waits for a master")
             self._secured = None
-        self._remove(path)
+            self._remove(path)
 
     def _replay_file(self, salvage: Salvage) -> None:
         engine, store = self._required(), self._store
