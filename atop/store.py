@@ -448,6 +448,7 @@ class Store(ClassicStore):
                 self._engine.commit(write_set)
             except Conflict:
                 continue
+            self._notify()
             return
 
     def _now(self) -> int:

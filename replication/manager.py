@@ -548,6 +548,7 @@ class ReplicationManager:
             write_set = to_write_set(message)
             changed = [change[1] for change in loads(write_set.body)[3]]
             number = engine.commit(write_set, applied=lambda: engine.on_applied(changed))
+            engine.on_applied([])  # it is on the disk now: whoever watches is told
             answer: Committed | Refused = Committed(message.commit_id, number, self._generation)
         except (AtopError, MessageRefused) as error:
             answer = to_refused(message.commit_id, error)

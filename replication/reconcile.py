@@ -426,6 +426,7 @@ class Reconciler:
                 outcome = replay.refused(commit) if aside else replay.commit(commit)
                 item_ids = outcome.item_ids
                 engine.commit(outcome.write_set, applied=lambda item_ids=item_ids: engine.on_applied(item_ids))  # type: ignore[misc]
+                engine.on_applied([])  # it is on the disk now: whoever watches is told
             except NoConflictsPool:
                 self._store.pool(POOL_NAME, indexes=["about"])
             except Conflict as error:

@@ -75,6 +75,22 @@ def test_a_joined_device_has_everything_and_what_comes_later_both_ways(home: Hom
     assert b.store.verify().problems == []
 
 
+def test_who_watches_is_told_of_each_commit_whoever_made_it(home: Home) -> None:
+    a = home.open("laptop")
+    b = home.join("desktop", a)
+    note = Note(a.store, text="0")
+    until(lambda: equal(a, b))
+    for writer in (a, b):
+        for number in range(10):  # each time nothing else happens that could wake the watchers
+            told: dict[str, threading.Event] = {"a": threading.Event(), "b": threading.Event()}
+            with (
+                a.store.watch(lambda _, told=told: told["a"].set()),
+                b.store.watch(lambda _, told=told: told["b"].set()),
+            ):
+                writer.store.get(note.item_id).text = f"{writer.name} {number}"
+                assert all(event.wait(PATIENCE) for event in told.values())
+
+
 def test_devices_find_each_other_again_after_being_closed(home: Home) -> None:
     a = home.open("laptop")
     b = home.join("desktop", a)
