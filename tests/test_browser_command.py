@@ -84,6 +84,60 @@ def test_it_shows_a_store_that_another_program_has_open(
                 assert next(line for line in lines if line.startswith("event: commit"))
 
 
+def test_another_device_is_invited_from_its_page(
+    browsing: tuple[subprocess.Popen[str], str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    process, url = browsing
+    base = url.partition("/?")[0]
+    desktop = {**environment, "ATOP_STORE": str(tmp_path / "desktop")}
+    with httpx.Client(base_url=base, headers={"origin": base}, timeout=60) as client:
+        client.get(url)
+        assert "Invite a device" in client.get("/devices").text
+        assert client.post("/api/pools", json={"name": "books"}).is_success
+        code = client.post("/api/devices/invite", json={}).json()["code"]
+        port = client.get("/api/devices").json()["port"]
+        join = [
+            sys.executable,
+            "-m",
+            "atop.cli",
+            "join",
+            code,
+            "--address",
+            f"127.0.0.1:{port}",
+            "--port",
+            "0",
+            "--yes",
+        ]
+        with subprocess.Popen(join, env=desktop, stdout=subprocess.PIPE, text=True) as joining:
+            while (invitation := client.get("/api/devices").json()["invitation"])["state"] == "open":
+                assert joining.poll() is None
+            answer = {"number": invitation["number"], "equal": True}
+            assert client.post("/api/devices/answer", json=answer).is_success
+            joining.communicate(timeout=60)
+            assert joining.returncode == 0
+    with Store(desktop["ATOP_STORE"]) as store:
+        assert "books" in [pool.name for pool in store.pools()]
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60) == ("", "")
+
+
+@pytest.mark.parametrize("missing", ["zeroconf", "cryptography", "msgspec", "spake2"])
+def test_without_the_extra_for_devices_it_serves_the_store(environment: dict[str, str], missing: str) -> None:
+    program = (
+        "import sys\n"
+        f"sys.modules[{missing!r}] = None\n"
+        "import click\n"
+        "from atop.cli.browse import _opened\n"
+        "from atop.cli.session import Session\n"
+        "with _opened(Session()) as opened:\n"
+        "    print(type(opened).__name__)\n"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (outcome.stdout, outcome.stderr) == ("Store\n", "")
+
+
 def test_a_port_that_is_taken_is_named(environment: dict[str, str], browsing: tuple[Any, str]) -> None:
     port = browsing[1].rpartition(":")[2].partition("/")[0]
     outcome = subprocess.run(
