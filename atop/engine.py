@@ -25,6 +25,7 @@ import hashlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -72,6 +73,9 @@ MAINTENANCE_SECONDS = 1.0
 # Disk space, in bytes, that a commit leaves free: for new pages that wait in the cache, of which there may be as many
 # as is logged between checkpoints, for the next log file, and for a recovery.
 RESERVE = 48 << 20
+# Where at least this many bytes are free, commits go on for this many seconds before the disk is asked again: asking
+# gives way to other threads, and would cost more than the rest of a small commit.
+AMPLE, AMPLE_SECONDS = 1 << 30, 0.25
 
 ZERO_CHAIN = bytes(32)
 CHAIN_SIZE = 32
@@ -91,6 +95,7 @@ class Engine(Calls):
         first_sequence: int = 0,
     ) -> None:
         self.durability = durability
+        self._ample_until = 0.0  # the monotonic time until which there is room enough on the disk
         # Counts up by one when the application of a commit begins, and again when it has ended: odd in between.
         self.sequence = first_sequence
         self.head = Head(0, ZERO_CHAIN)
@@ -561,7 +566,10 @@ class Engine(Calls):
 
     def _check_space(self, write_set: WriteSet) -> None:
         needed = RESERVE + 4 * write_set.length
+        if needed < AMPLE // 4 and time.monotonic() < self._ample_until:
+            return
         free = free_space(self.path)
+        self._ample_until = time.monotonic() + AMPLE_SECONDS if free >= AMPLE else 0.0
         if free < needed:
             raise StoreFull(
                 f"{write_set.label!r} was not written: the disk of {self.path.parent} has {free >> 20} MiB left and "
