@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import threading
 from collections.abc import Iterator
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from atop import Item, NoSuchCommit, NoSuchItem, Pool, Store
@@ -21,8 +22,9 @@ from atop.pim.occurrences import Budget, Occurrence, occurrences
 SHORT = datetime.timedelta(days=1)
 # Around the days that are asked for: an event's length, and how far clocks are apart.
 MARGIN = datetime.timedelta(days=3)
-# Most occurrences in one answer.
+# Most occurrences in one answer, and answers that are kept until an event changes.
 MAX_OCCURRENCES = 5_000
+MAX_ANSWERS = 24
 
 _agendas: WeakKeyDictionary[Store, Agenda] = WeakKeyDictionary()
 _making = threading.Lock()
@@ -42,25 +44,39 @@ class Agenda:
         self._special: set[int] = set()
         self._pool_id = 0
         self._read: tuple[int, bytes] | None = None  # number and chain value of the last commit that is taken in
+        # What was found for a span on a clock, and how many rules were cut short; emptied when an event changes.
+        self._answers: dict[tuple[Any, ...], tuple[list[tuple[Item, Occurrence]], int]] = {}
 
     def between(
         self, pool: Pool, first: datetime.date, last: datetime.date, zone: datetime.tzinfo, budget: Budget
     ) -> list[tuple[Item, Occurrence]]:
         """What takes place from the day `first` up to, not including, `last`, in order of time."""
+        with self._lock:
+            self._catch_up(pool)
+            special = sorted(self._special)
+            key, answers = (pool.item_id, first, last, repr(zone)), self._answers
+            kept = answers.get(key)
+        if kept is not None:
+            budget.incomplete += kept[1]
+            return kept[0]
+        before = budget.incomplete
         found: list[tuple[Item, Occurrence]] = []
-        for item in self._candidates(pool, first, last):
+        for item in self._candidates(pool, first, last, special):
             found += [
                 (item, occurrence) for occurrence in occurrences(attr.Attributes(item), first, last, zone, budget)
             ]
             if len(found) > MAX_OCCURRENCES:
                 budget.incomplete += 1
                 break
-        return sorted(found, key=lambda pair: (pair[1].start, not pair[1].all_day, -_length(pair[1]), pair[0].item_id))
+        found.sort(key=lambda pair: (pair[1].start, not pair[1].all_day, -_length(pair[1]), pair[0].item_id))
+        with self._lock:  # an event that changed meanwhile has put another dict in the place of this one
+            if len(answers) >= MAX_ANSWERS:
+                answers.clear()
+            answers[key] = found, budget.incomplete - before
+        return found
 
-    def _candidates(self, pool: Pool, first: datetime.date, last: datetime.date) -> Iterator[Item]:
-        with self._lock:
-            self._catch_up(pool)
-            special = sorted(self._special)
+    @staticmethod
+    def _candidates(pool: Pool, first: datetime.date, last: datetime.date, special: list[int]) -> Iterator[Item]:
         for item_id in special:
             try:
                 yield pool.store.get(item_id)
@@ -82,28 +98,34 @@ class Agenda:
                     return
                 commits = store.changes(number - 1)
                 if next(commits).chain == chain:  # else another device's history has taken the place of this
+                    known = {item.item_id for found, _ in self._answers.values() for item, _ in found}
                     for commit in commits:
                         for item_id in commit.item_ids:
-                            self._take(pool, item_id)
+                            if self._take(pool, item_id) or item_id in known:
+                                self._answers = {}
                         self._read = commit.number, commit.chain
                     return
             except (NoSuchCommit, StopIteration):
                 pass
         last = store.head  # what is committed while the pool is read is taken in again the next time
+        self._answers = {}
         self._pool_id = pool.item_id
         self._special = {item.item_id for item in pool if _is_special(item)}
         self._read = (last.number, last.chain) if last.number else None
 
-    def _take(self, pool: Pool, item_id: int) -> None:
+    def _take(self, pool: Pool, item_id: int) -> bool:
+        """Look at an item that has changed; returns whether it is an event of the pool, or was a special one."""
+        was = item_id in self._special
         try:
             item = pool.store.get(item_id)
-            here = item in pool and _is_special(item)
+            member = item in pool
         except NoSuchItem:
-            here = False
-        if here:
+            member = False
+        if member and _is_special(item):
             self._special.add(item_id)
         else:
             self._special.discard(item_id)
+        return member or was
 
 
 def _is_special(item: Item) -> bool:
