@@ -77,6 +77,9 @@ def test_a_cell_is_edited_as_in_a_spreadsheet(served: Served, books: Pool, scree
     screen.keyboard.press("Enter")
     screen.get_by_role("gridcell", name="7", exact=True).first.wait_for()
     assert (item.title, item.pages) == ("title 0001 changed", 7)
+    screen.keyboard.press("Control+z")
+    screen.get_by_text("Undone: change pages").wait_for()
+    assert item.pages == 1
     screen.keyboard.press("Enter")
     screen.keyboard.type("99")
     screen.keyboard.press("Escape")

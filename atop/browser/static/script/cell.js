@@ -21,7 +21,8 @@ class CellEditor {
     });
   }
 
-  async begin(row, place) {
+  // Edits a cell; `text`, if it is given, takes the place of what is in it.
+  async begin(row, place, text) {
     const column = this.grid.columns[place - 1];
     let cell = row.cells[place - 1];
     const kind = cell === null || cell?.k === "none" ? column.kind : this.kindOf(cell);
@@ -40,7 +41,12 @@ class CellEditor {
       version = whole.version;
     }
     this.start({ id: row.id, version, place, column, kind, cell, dirty: false, shown: JSON.stringify(row.cells[place - 1]) }, Atop.textOf(cell));
-    this.input.select();
+    if (text === undefined) this.input.select();
+    else {
+      this.input.value = text;
+      this.dirty = true;
+      this.fit();
+    }
   }
 
   start(edit, text) {
@@ -129,6 +135,7 @@ class CellEditor {
     const value = edit.text === "" && edit.kind !== "str" ? { kind: "none" } : { kind: edit.kind, text: edit.text };
     const answer = await Atop.request("PATCH", `/api/items/${edit.id}`, { version: edit.version, set: { [edit.column.name]: value } });
     this.grid.put(answer.item);
+    if (answer.commit) this.grid.edits.push(answer.commit);
     if (this.open && this.id === edit.id && this.column === edit.column) { // edited again meanwhile: that is no clash
       this.version = answer.item.version;
       this.shown = JSON.stringify(answer.item.attributes[edit.column.name] ?? null);

@@ -90,6 +90,15 @@ class Grid extends GridView {
       if (cell && !event.target.closest("a")) this.edit();
     });
     this.body.addEventListener("keydown", (event) => this.pressed(event));
+    this.body.addEventListener("copy", (event) => {
+      if (String(getSelection())) return;
+      event.clipboardData.setData("text/plain", Atop.textOf(this.activeCell()));
+      event.preventDefault();
+    });
+    this.body.addEventListener("paste", (event) => {
+      event.preventDefault();
+      this.edit(event.clipboardData.getData("text/plain"));
+    });
   }
 
   clicked(event) {
@@ -139,6 +148,9 @@ class Grid extends GridView {
     } else if (event.key === "Escape") {
       if (this.jump) this.jumpTo("");
       else if (this.selected.size) { this.selected.clear(); this.drawSelection(); }
+    } else if (control && event.key === "z") {
+      event.preventDefault();
+      this.undo().catch(Atop.tell);
     } else if (control && event.key === "a") {
       event.preventDefault();
       this.tools.selectAll();
@@ -151,10 +163,23 @@ class Grid extends GridView {
     }
   }
 
-  edit() {
+  activeCell() {
+    return this.rows.find((row) => row.id === this.active.id)?.cells[this.active.column - 1];
+  }
+
+  // Edits the active cell; with `text`, that takes the place of what is in it.
+  edit(text) {
     const row = this.rows.find((candidate) => candidate.id === this.active.id);
     const column = this.columns[this.active.column - 1];
-    if (row && column && !row.problem) this.editor.begin(row, this.active.column);
+    if (row && column && !row.problem) this.editor.begin(row, this.active.column, text).catch(Atop.tell);
+  }
+
+  // Takes back the last edit that was made in a cell here.
+  async undo() {
+    const commit = this.edits.pop();
+    if (!commit) { Atop.toast("Nothing was edited in this table since it was opened.", { seconds: 3 }); return; }
+    const done = await Atop.request("POST", "/api/undo", { commit });
+    Atop.toast(`Undone: ${done.label}.`, { seconds: 3 });
   }
 
   // Goes to the first row whose key begins with, or comes after, what is typed.

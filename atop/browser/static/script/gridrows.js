@@ -17,6 +17,7 @@ class GridRows {
     this.rows = [];
     this.elements = new Map(); // id -> tr
     this.selected = new Set();
+    this.edits = []; // commits of the edits in cells, for Ctrl+Z
     this.active = { id: null, column: 1 };
     this.part = {};
     this.words = "";

@@ -245,8 +245,17 @@ class TableTools {
     const open = { label: "Open", run: () => { location.href = `${Atop.base}/items/${made.item.id}`; } };
     Atop.toast(`${made.item.label} is made.`, { action: open });
     if (!grid.columns.length || grid.meta.columns.length < Object.keys(made.item.attributes).length) await grid.begin();
-    else await grid.reload(false);
+    else await this.showItem(made.item);
     if (grid.elements.has(made.item.id)) { grid.active.id = made.item.id; grid.markActive(true); }
+  }
+
+  // Shows the place of an item in the present order.
+  async showItem(item) {
+    const { grid } = this;
+    const column = grid.columns.find((candidate) => candidate.index !== null && candidate.index === grid.index);
+    const key = grid.index === null ? item.id : column ? Atop.textOf(item.attributes[column.name]) : "";
+    if (key && !grid.words) await grid.show({ start: key });
+    else await grid.reload(false);
   }
 
   chosen() {
