@@ -20,7 +20,7 @@ from atop import Index, Item, Store
 from atop.browser.application import VIEWS
 
 SETTINGS = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 
 
@@ -182,7 +182,7 @@ def test_no_request_is_a_bug(target: Served, route: tuple[str, str], part: str, 
     assert answer.status_code < 500 or answer.status_code == 503, (method, path, part, query, body, answer.text)
 
 
-@settings(SETTINGS, max_examples=40)
+@settings(SETTINGS, max_examples=15)
 @given(path=st.text(string.printable, max_size=60), raw=st.binary(max_size=60))
 def test_no_path_and_no_body_is_a_bug(target: Served, path: str, raw: bytes) -> None:
     for prefix in ("/", "/api/items/", "/static/", "/items/"):

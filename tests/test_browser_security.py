@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 import stat
@@ -12,7 +13,6 @@ import pytest
 from browsing import Served
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
-from starlette.testclient import TestClient
 
 from atop import Store
 from atop.browser import app
@@ -143,17 +143,23 @@ def test_it_is_mounted_in_an_application_of_ones_own(store: Store) -> None:
     store.pool("books")
     browser = app(store, hosts=["example.org"])
     outer = Starlette(routes=[Mount("/data", browser)])
-    with TestClient(outer, base_url="https://example.org") as client:
-        assert client.get("/data/pools").status_code == 401
-        welcome = client.get(f"/data/?token={browser.token}")
-        assert 'content="0;url=/data/"' in welcome.text
-        assert "path=/data" in welcome.headers["set-cookie"].lower()
-        assert "secure" in welcome.headers["set-cookie"].lower()
-        page = client.get("/data/").text
-        assert 'href="/data/pools/' in page
-        script = re.search(r'src="(/data/static/[^"]+)"', page)
-        assert script is not None
-        assert client.get(script[1]).status_code == 200
-        assert client.get("/data/api/pools").json()["pools"][0]["name"] == "books"
-        assert client.get("/data/api/nowhere").json()["error"] == "Refused"
+
+    async def visit() -> None:
+        transport = httpx.ASGITransport(app=outer)
+        async with httpx.AsyncClient(transport=transport, base_url="https://example.org") as client:
+            assert (await client.get("/data/pools")).status_code == 401
+            welcome = await client.get(f"/data/?token={browser.token}")
+            assert 'content="0;url=/data/"' in welcome.text
+            assert "path=/data" in welcome.headers["set-cookie"].lower()
+            assert "secure" in welcome.headers["set-cookie"].lower()
+            page = (await client.get("/data/pools")).text
+            assert 'href="/data/pools/' in page
+            script = re.search(r'src="(/data/static/[^"]+)"', page)
+            assert script is not None
+            assert (await client.get(script[1])).status_code == 200
+            assert (await client.get("/data/")).headers["location"] == "/data/pools"
+            assert (await client.get("/data/api/pools")).json()["pools"][0]["name"] == "books"
+            assert (await client.get("/data/api/nowhere")).json()["error"] == "Refused"
+
+    asyncio.run(visit())
     browser.close()

@@ -123,3 +123,36 @@ def test_pages_both_ways_give_the_query(store: Store, keys: list, size: int) -> 
         page = pool.page("k", size, before=page.previous)
         back.insert(0, page.items)
     assert [item for items in back for item in items] == whole
+
+
+def test_a_page_of_a_part_of_an_index(hundred: Pool) -> None:
+    page = hundred.page("n", size=3, first=10, last=14)
+    assert (numbers(page), page.previous, page.total()) == ([10, 11, 12], None, (5, True))
+    page = hundred.page("n", size=3, after=page.next, first=10, last=14)
+    assert (numbers(page), page.next) == ([13, 14], None)
+    assert numbers(hundred.page("n", size=2, start=12, first=10, last=14)) == [12, 13]
+    assert hundred.page("n", size=3, first=50, last=40).items == []
+    with pytest.raises(TypeError, match="prefix, or first and last"):
+        hundred.page("n", prefix=b"x", last=3)
+
+
+def test_a_page_by_id_needs_no_index(hundred: Pool) -> None:
+    ids = [item.item_id for item in hundred]
+    page = hundred.page(None, size=40)
+    assert ([item.item_id for item in page.items], page.total()) == (ids[:40], (100, True))
+    page = hundred.page(None, size=100, after=page.keys[9])
+    assert [item.item_id for item in page.items] == ids[10:]
+    assert hundred.page(None, size=1, start=ids[70]).items[0].item_id == ids[70]
+    with pytest.raises(ValueError, match="not an item id"):
+        hundred.page(None, start="name")
+
+
+def test_a_text_at_the_end_of_a_range_stands_for_all_that_begin_with_it(store: Store) -> None:
+    pool = store.pool("words", indexes=["w"])
+    with store.transaction():
+        for word in ("a", "ab", "abc", "b", "ba", "c"):
+            pool.add(Item(store, w=word))
+    assert [item.w for item in pool.page("w", first="ab", last="b").items] == ["ab", "abc", "b", "ba"]
+    assert [item.w for item in pool.page("w", prefix="ab").items] == ["ab", "abc"]
+    counted, exact = pool.page("w", first="ab").total(limit=2)
+    assert (counted >= 3, exact) == (True, False)
