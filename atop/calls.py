@@ -98,6 +98,7 @@ class Calls:
         self._inside = self._gate.inside
         self._closing = self._closed = self._forked = False
         self._down: AtopError | None = None  # why no environment is open
+        self._recovering = False  # whether that may be over in a moment
         self._retry_at, self._retry_space = 0.0, 0
         self._writing: str | None = None  # the table that is being written, for errors
         self._era = 0  # counts the failures; calls that overlap one can tell by it
@@ -190,7 +191,7 @@ class Calls:
         if self._closed:
             raise self.closed_error()
         down = self._down
-        if down is None:
+        if down is None or self._recovering:  # whoever comes meanwhile waits for what comes of it
             return
         if self._may_retry(down):
             with self._gate.alone():
@@ -253,10 +254,13 @@ class Calls:
             if self._era == era and not self._closed:
                 log.warning("recovering %s: %s", self.path, cause)
                 self._era += 1
-                self._down = cause
-                self._environment.abandon()
-                self.on_recovery()  # what was read, and what was committed and not flushed, may be gone
-                self._reopen()
+                self._down, self._recovering = cause, True
+                try:
+                    self._environment.abandon()
+                    self.on_recovery()  # what was read, and what was committed and not flushed, may be gone
+                    self._reopen()
+                finally:
+                    self._recovering = False
 
     def start_over(self) -> bool:
         """Have replication fill the database anew, from another device; returns whether it came. Calls wait meanwhile.

@@ -21,23 +21,21 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from atop.engine import COMMITS, JOURNAL, TABLES, Engine, Head
+from atop.engine import COMMITS, TABLES, Engine, Head
 from atop.errors import AtopError, NoMaster, StoreClosed
-from atop.records import loads, pack_u64, unpack_u64
+from atop.records import pack_u64, unpack_u64
 from atop.values import FileInfo
 from atop.writeset import WriteSet
 
 from . import roles, shipping
-from .common import common_answer
 from .copying import CopyMeter, CopyStatus, size_of_tables
 from .fileserving import LinkForFiles
 from .filesync import FilesStatus, FileSync
-from .forwarding import NotMaster, to_commit, to_error, to_refused, to_write_set
+from .forwarding import NotMaster, to_commit, to_error
 from .handshake import LinkError
 from .identity import DeviceId
 from .link import Position
@@ -56,7 +54,6 @@ from .messages import (
     Log,
     Lsn,
     Message,
-    MessageRefused,
     MessageTooLong,
     Ping,
     Refused,
@@ -66,6 +63,7 @@ from .messages import (
 )
 from .reconcile import Reconciler, ReconcileStatus
 from .relay import LinkToDevice, Relay, RelayedLink
+from .requests import Requests
 
 if TYPE_CHECKING:
     from atop.store import Store
@@ -97,9 +95,6 @@ RETRY_SECONDS: Final = 0.05
 
 ASK_AGAIN_SECONDS: Final = 5.0
 """How long an answer to a commit is awaited before it is sent again: a device in between may have lost it."""
-
-WORKERS: Final = 4
-"""Threads that commit what other devices forward: more share one flush of the log, and one lock."""
 
 CHAIN_BYTES: Final = 32
 
@@ -173,7 +168,8 @@ class ReplicationManager:
         self._relay = Relay(own, self, is_member)
         self._acknowledged: dict[Id, int] = {}  # device -> number of its last commit that is on its disk
         self._logs_needed: dict[Id, int] = {}  # device -> first log file that it may ask for
-        self._answers: dict[int, Committed | Refused | None] = {}  # commit id -> answer; None while it is awaited
+        self._asked: dict[int, Id] = {}  # id of a commit -> the device that was asked to make it
+        self._answers: dict[int, Committed | Refused] = {}  # what that one has said
         self._generation = 0
         self._in_step = False
         self._copying = CopyMeter()
@@ -181,7 +177,7 @@ class ReplicationManager:
         self._trouble: str | None = None  # why what was decided last could not be done
         self._closed = False
         self._events: queue.SimpleQueue[roles.Event | Callable[[], None] | None] = queue.SimpleQueue()
-        self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="atop-forwarded")
+        self._requests = Requests(lambda: self.is_master, lambda: self._generation, self._send)
         if self._shipping.is_master:
             self._roles.role, self._roles.master = Role.MASTER, own.digest
         self._thread = threading.Thread(target=self._run, name="atop-replication", daemon=True)
@@ -266,7 +262,7 @@ class ReplicationManager:
             self._closed = True
             self._changed.notify_all()
         self.reconciler.close()
-        self._workers.shutdown(wait=False, cancel_futures=True)
+        self._requests.close()
 
     # -- as the engine sees it (see atop/replicated.py)
 
@@ -290,6 +286,7 @@ class ReplicationManager:
         self._engine = engine
         self._problem = None
         self.reconciler.attach(engine)
+        self._requests.attach(engine)
         self._shipping.attach(engine)
         self._events.put(self._tell)  # before, it had no last commit to tell of
 
@@ -453,11 +450,14 @@ class ReplicationManager:
                 self._acknowledged[device] = message.commit
                 self._logs_needed[device] = message.lsn.file
                 self._changed.notify_all()
-        elif isinstance(message, Commit):
-            self._submit(lambda: self._commit_for(link, message))
+        elif isinstance(message, (Commit, HistoryAsked, CommonAsked)):
+            self._requests.take(link, message)
         elif isinstance(message, (Committed, Refused)):
             with self._changed:
-                if message.commit_id in self._answers:
+                asked = self._asked.get(message.commit_id)
+                # Who passes a commit on may say that it cannot; else another's answer is of an earlier question.
+                passing = isinstance(message, Refused) and isinstance(to_error(message), NotMaster)
+                if asked is not None and (asked == device or passing):
                     self._answers[message.commit_id] = message
                     self._changed.notify_all()
         elif isinstance(message, Status):
@@ -476,12 +476,8 @@ class ReplicationManager:
             self._copying.expect(message.total)
         elif isinstance(message, Elect):
             self._events.put(lambda: self._elect_for(device, message))
-        elif isinstance(message, HistoryAsked):
-            self._submit(lambda: self._answer_history(link, message))
         elif isinstance(message, HistoryAnswered):
             self._events.put(roles.HistoryAnswered(device, message.number, message.same))
-        elif isinstance(message, CommonAsked):
-            self._submit(lambda: self._answer_common(link, message))
         elif isinstance(message, CommonAnswered):
             self.reconciler.answered(device, message)
 
@@ -489,12 +485,6 @@ class ReplicationManager:
         engine = self._engine
         if engine is not None and device == self._roles.master and number > engine.head.number:
             self._events.put(roles.Behind())
-
-    def _submit(self, work: Callable[[], None]) -> None:
-        try:
-            self._workers.submit(work)
-        except RuntimeError:  # it is closed: the link ends, and the other device asks elsewhere
-            log.debug("a request came after the end")
 
     # -- for shipping
 
@@ -537,45 +527,7 @@ class ReplicationManager:
         if link is not None:
             self._send(link, Ack(self._generation, head.number, Lsn(*self._shipping.position)))
 
-    # -- commits of others
-
-    def _commit_for(self, link: LinkToDevice, message: Commit) -> None:
-        """Commit what another device has forwarded, and answer it."""
-        engine = self._engine
-        try:
-            if engine is None or not self.is_master:
-                raise NotMaster("this device is not the master")
-            write_set = to_write_set(message)
-            changed = [change[1] for change in loads(write_set.body)[3]]
-            number = engine.commit(write_set, applied=lambda: engine.on_applied(changed))
-            engine.on_applied([])  # it is on the disk now: whoever watches is told
-            answer: Committed | Refused = Committed(message.commit_id, number, self._generation)
-        except (AtopError, MessageRefused) as error:
-            answer = to_refused(message.commit_id, error)
-        self._send(link, answer)
-
-    def _answer_history(self, link: LinkToDevice, message: HistoryAsked) -> None:
-        engine = self._engine
-        if engine is None:
-            return
-        try:
-            record = engine.get(JOURNAL, pack_u64(message.number))
-        except AtopError as error:
-            log.info("the journal cannot be read: %s", error)
-            return
-        same = record is not None and record[:CHAIN_BYTES] == message.chain
-        self._send(link, HistoryAnswered(message.number, same))
-
-    def _answer_common(self, link: LinkToDevice, message: CommonAsked) -> None:
-        engine = self._engine
-        if engine is None:
-            return
-        try:
-            answer = common_answer(engine, message)
-        except AtopError as error:
-            log.info("the journal cannot be read: %s", error)
-            return
-        self._send(link, answer)
+    # -- commits for the master
 
     def _await_master(self, deadline: float) -> LinkToDevice | None:
         """The link to the master, once there is one; None if this device is it. Raises NoMaster."""
@@ -607,18 +559,19 @@ class ReplicationManager:
         """Send a commit and await the answer; None if there was none, and it is to be seen whether it was applied."""
         commit_id = message.commit_id
         with self._changed:
-            self._answers[commit_id] = None
+            self._asked[commit_id] = link.device_id.digest
         try:
             link.send(message)
             deadline = min(deadline, time.monotonic() + ASK_AGAIN_SECONDS)
-            self._wait(lambda: self._answers[commit_id] is not None or not link.open or self._closed, deadline)
+            self._wait(lambda: commit_id in self._answers or not link.open or self._closed, deadline)
         except MessageTooLong:
             raise
         except LinkError:
             log.debug("the link to the master ended before a commit was sent")
         finally:
             with self._changed:
-                answer = self._answers.pop(commit_id)
+                del self._asked[commit_id]
+                answer = self._answers.pop(commit_id, None)
         return answer
 
     def _await_number(self, number: int, link: LinkToDevice, deadline: float) -> None:
@@ -653,7 +606,8 @@ class ReplicationManager:
             if event is None:
                 return
             work = functools.partial(self._step, event) if isinstance(event, roles.Event) else event
-            self._trouble = self._attempt(work) or self._attempt(self._tick_relay)
+            trouble = self._attempt(work)
+            self._trouble = self._attempt(self._tick_relay) or trouble
             with self._changed:
                 self._changed.notify_all()
 
@@ -699,6 +653,8 @@ class ReplicationManager:
                 if not self._shipping.elect(sites, votes):
                     self._events.put(roles.ElectionEnded(failed=True))
             case roles.BecomeMaster():
+                with self._changed:
+                    self._acknowledged.clear()  # by numbers of a history that may have been given up since
                 self._shipping.become_master()
             case roles.BecomeReplica():
                 self._shipping.become_replica()

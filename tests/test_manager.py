@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import tempfile
@@ -14,7 +15,8 @@ from berkeleydb import db
 from grouping import PATIENCE, Group, Machine, Note, until
 
 from atop import NoMaster
-from replication.messages import Gap, Ping, Role
+from replication import requests
+from replication.messages import Gap, Ping, Refused, Role
 
 
 @pytest.fixture
@@ -284,6 +286,44 @@ def test_a_device_whose_database_fails_goes_on_in_its_group(a: Machine, b: Machi
     b.write("by b")
     until(lambda: a.texts() == b.texts() == ["by a", "by b", "first"])
     until(lambda: failing.manager.status().problem is None)
+
+
+def test_what_was_acknowledged_before_is_not_taken_for_what_is_acknowledged_now(a: Machine, b: Machine) -> None:
+    b.manager.take_over()
+    until(lambda: a.manager.role is Role.REPLICA)
+    a.manager._acknowledged[b.device.digest] = 10**9  # of a history that was given up
+    a.manager.take_over()
+    number = a.store.head.number
+    until(lambda: a.manager._acknowledged.get(b.device.digest) == number)
+
+
+def test_more_requests_than_there_is_room_for_are_sent_again(
+    a: Machine, b: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "MAX_WAITING", 1)
+    writers = [threading.Thread(target=b.write, args=(f"b{number}",)) for number in range(4)]
+    with a.store._engine.no_commits():
+        for writer in writers:
+            writer.start()
+        until(lambda: a.manager._requests.turned_away > 0)
+    for writer in writers:
+        writer.join()
+    until(lambda: equal(a, b))
+    assert a.texts() == ["b0", "b1", "b2", "b3", "first"]
+
+
+def test_an_answer_that_another_device_gives_is_of_another_question(a: Machine, b: Machine) -> None:
+    other = hashlib.blake2s(b"c").digest()
+    with a.store._engine.no_commits():
+        writer = threading.Thread(target=b.write, args=("b1",))
+        writer.start()
+        until(lambda: b.manager._asked)
+        (commit_id,) = b.manager._asked
+        b.manager._receive(other, b.group.wires["b", "a"], Refused(commit_id, "conflict", "of long ago", None))
+        assert b.manager._answers == {}
+    writer.join()
+    until(lambda: equal(a, b))
+    assert a.texts() == ["b1", "first"]
 
 
 def test_in_sync_is_said_only_when_nothing_is_missing(group: Group, a: Machine, b: Machine) -> None:

@@ -375,7 +375,9 @@ def test_a_replica_whose_database_fails_is_recovered_without_being_asked(desktop
     environment.set_flags(db.DB_PANIC_ENVIRONMENT, 1)
     with pytest.raises(StoreDamaged):
         laptop.shipping.standing()
+    deadline = time.monotonic() + PATIENCE
     while laptop.engine._env is environment:
+        assert time.monotonic() < deadline
         time.sleep(0.002)
     Note(desktop.store, text="afterwards")
     laptop.catch_up(desktop.store.head.number)

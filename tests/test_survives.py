@@ -16,6 +16,9 @@ import atop
 from atop import Commit, Item, Store, StoreDamaged, UnsafePickle, UnsupportedStore
 from atop.environment import FORMAT_KEY
 from atop.records import pack_u64
+from atop.writeset import ITEMS
+
+PATIENCE = 30.0  # seconds after which a test that waits has failed
 
 
 class Note(Item, type_name="survives.Note"):
@@ -243,3 +246,34 @@ def test_a_watcher_that_raises_is_called_again_and_disturbs_nobody(store: Store)
             Note(store, number=number)
         assert done.wait(timeout=30)
     assert seen == sorted(seen)
+
+
+def test_who_comes_during_a_recovery_waits_for_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    item = Item(store, text="x")
+    engine, key = store._tenure.engine, pack_u64(item.item_id)
+    recovering, come, go_on = threading.Event(), threading.Event(), threading.Event()
+    reopen, check = engine._reopen, engine._check_usable
+    records: list[bytes | None] = []
+
+    def reopen_later() -> None:
+        recovering.set()
+        assert go_on.wait(PATIENCE)
+        reopen()
+
+    def check_usable() -> None:
+        come.set()
+        check()
+
+    monkeypatch.setattr(engine, "_reopen", reopen_later)
+    monkeypatch.setattr(engine._gate, "_check_usable", check_usable)
+    engine._env.set_flags(db.DB_PANIC_ENVIRONMENT, 1)
+    readers = [threading.Thread(target=lambda: records.append(engine.get(ITEMS, key))) for _ in range(2)]
+    readers[0].start()
+    assert recovering.wait(PATIENCE)
+    readers[1].start()
+    assert come.wait(PATIENCE)
+    go_on.set()
+    for reader in readers:
+        reader.join(PATIENCE)
+    assert len(records) == 2
+    assert records[0] == records[1] is not None
