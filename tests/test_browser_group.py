@@ -116,7 +116,7 @@ def test_a_conflict_is_settled_either_way(served: Served) -> None:
 
 
 def test_a_store_without_a_group_says_how_to_get_one(served: Served) -> None:
-    assert "atop run" in texts(served, "/devices")
+    assert "atop browse" in texts(served, "/devices")
     assert "no conflicts" in texts(served, "/conflicts")
     assert served.client.post("/api/devices/invite", json={}).status_code == 409
 

@@ -111,7 +111,10 @@ def _invitation(invitation: Any) -> dict[str, Any] | None:
 
 def _device(call: Call) -> Any:
     if call.device is None:
-        raise Refusal(409, "This store is on this device alone: open it with atop run, and invite others from there.")
+        raise Refusal(
+            409,
+            "The program that serves this page takes no part in a group: open the store with atop browse, and invite from there.",
+        )
     return call.device
 
 
