@@ -213,3 +213,15 @@ def test_an_event_is_no_contact_and_does_no_harm(served: Served) -> None:
     open_pool(served.store, "contact")
     open_pool(served.store, "message")
     texts(served, f"/contacts/{event.item_id}", f"/mail/{event.item_id}")
+
+
+@pytest.mark.parametrize("number", ["0", "99999999999999999999999999", "9223372036854775808"])
+def test_an_id_that_nothing_has_is_told_as_such(served: Served, number: str) -> None:
+    for kind in ("contact", "message", "note", "event"):
+        open_pool(served.store, kind)  # type: ignore[arg-type]
+    paths = ("/contacts/{}", "/contacts/{}/photo", "/mail/{}", "/mail/{}/html", "/notes/{}", "/history/{}")
+    for path in (*paths, "/calendar/event/{}"):
+        assert served.client.get(path.format(number)).status_code == 404, path
+    answer = served.client.post(f"/api/conflicts/{number}", json={"keep": "other"})
+    assert answer.status_code in (200, 404)
+    assert not answer.json().get("settled")

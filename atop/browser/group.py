@@ -113,7 +113,8 @@ def _device(call: Call) -> Any:
     if call.device is None:
         raise Refusal(
             409,
-            "The program that serves this page takes no part in a group: open the store with atop browse, and invite from there.",
+            "The program that serves this page takes no part in a group of devices: close it, open the store with "
+            "atop browse, and invite from there.",
         )
     return call.device
 
