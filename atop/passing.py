@@ -27,12 +27,12 @@ from typing import Any, Final
 
 from atop.database import Durability
 from atop.errors import AtopError, StoreError, UnsafePickle, UnstorableValue
-from atop.indexes import ID_SIZE, PREFIX_SIZE
+from atop.forms import misshapen
 from atop.pickles import scan
 from atop.records import checked, dumps, loads
 from atop.values import to_stored, walk
 from atop.wire import WireError, pack_list, present, unpack_list
-from atop.writeset import CATALOG, FILE_USES_SIZE, INDEX, ITEMS, REFERENCES, RULES, Operation, WriteSet
+from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, Operation, WriteSet
 
 DURABILITIES: Final[tuple[Durability, ...]] = ("buffered", "flushed", "replicated")
 DIGEST_SIZE: Final = 32
@@ -40,8 +40,6 @@ DIGEST_SIZE: Final = 32
 MAX_PLAIN: Final = 16 << 20
 
 _start = struct.Struct(">QQQBQ")
-# What a key of the counters table begins with, and its length: the members of a pool, the uses of a file.
-_COUNTER_KEYS: Final = {ord("p"): 1 + ID_SIZE, ord("f"): FILE_USES_SIZE}
 
 
 def write_set_to(write_set: WriteSet, durability: Durability, position: int) -> list[bytes | None]:
@@ -108,24 +106,10 @@ def write_set_from(elements: Sequence[bytes | None]) -> tuple[WriteSet, Durabili
 
 def _check(write_set: WriteSet) -> None:
     """Raise `WireError` if something would be written that is of no table's form."""
-    if len(write_set.operations) != 4 or not 0 < write_set.commit_id < 1 << 63 or not write_set.time < 1 << 63:
+    if not 0 < write_set.commit_id < 1 << 63 or not write_set.time < 1 << 63:
         raise WireError("a commit does not have the form of one")
-    for key, value in write_set.operations[ITEMS]:
-        if len(key) != ID_SIZE or not (value is None or len(value) > ID_SIZE):
-            raise WireError("a commit has an item of the wrong form")
-    for key, value in write_set.operations[INDEX]:
-        if len(key) < PREFIX_SIZE + ID_SIZE or value:
-            raise WireError("a commit has an index entry of the wrong form")
-    for key, value in write_set.operations[REFERENCES]:
-        if len(key) <= 2 * ID_SIZE or not (value is None or value in RULES):
-            raise WireError("a commit has a reference of the wrong form")
-    for key, value in write_set.operations[CATALOG]:
-        # names that begin with a zero byte are the engine's own: the format version
-        if key.startswith(b"\0") or not (value is None or len(value) == ID_SIZE):
-            raise WireError("a commit has a name of the wrong form")
-    for key in write_set.counters:
-        if not key or len(key) != _COUNTER_KEYS.get(key[0]):
-            raise WireError("a commit moves a counter that there is not")
+    if (what := misshapen(write_set.operations, write_set.counters)) is not None:
+        raise WireError(f"a commit has {what}")
 
 
 def _operations(flat: list[bytes | None]) -> list[Operation]:

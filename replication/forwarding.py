@@ -7,7 +7,6 @@ nothing. What it does not know: whether the commit fits the store; that is what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from atop.errors import (
@@ -23,22 +22,20 @@ from atop.errors import (
     TransactionTooLarge,
     UnsafePickle,
 )
-from atop.indexes import ID_SIZE, PREFIX_SIZE
+from atop.forms import misshapen
+from atop.indexes import ID_SIZE
 from atop.pickles import scan
 from atop.records import loads
 from atop.writeset import (
     CATALOG,
     CREATED,
     DELETED,
-    FILE_USES_SIZE,
     INDEX,
     INDEX_ENTRY_BYTES,
     ITEMS,
     NAMED,
     REFERENCES,
-    RULES,
     UPDATED,
-    Operation,
     WriteSet,
 )
 
@@ -66,7 +63,6 @@ ERRORS: Final[dict[str, type[AtopError]]] = {
 
 _CODES: Final = {kind: code for code, kind in ERRORS.items()}
 _KINDS: Final = (CREATED, UPDATED, DELETED, NAMED)
-_COUNTER_KEYS: Final = {ord("p"): 1 + ID_SIZE, ord("f"): FILE_USES_SIZE}  # of pools and of files
 
 
 def to_commit(write_set: WriteSet) -> Commit:
@@ -94,22 +90,13 @@ def to_commit(write_set: WriteSet) -> Commit:
 
 def to_write_set(commit: Commit) -> WriteSet:
     """The WriteSet in `commit`, to be applied with all its checks. Raises MessageRefused if it is not sound."""
-    _check_items(commit.items)
-    for key, value in commit.index:
-        if len(key) < PREFIX_SIZE + ID_SIZE or value:
-            raise MessageRefused("a commit has an index entry of the wrong form")
-    for key, value in commit.references:
-        if len(key) <= 2 * ID_SIZE or not (value is None or value in RULES):
-            raise MessageRefused("a commit has a reference of the wrong form")
-    for key, value in commit.catalog:
-        # names that begin with a zero byte are the engine's own: the format version
-        if key.startswith(b"\0") or not (value is None or len(value) == ID_SIZE):
-            raise MessageRefused("a commit has a name of the wrong form")
-    for key in commit.counters:
-        if len(key) != _COUNTER_KEYS.get(key[0]):
-            raise MessageRefused("a commit moves a counter that there is not")
-    _check_body(commit)
     tables = {ITEMS: commit.items, INDEX: commit.index, REFERENCES: commit.references, CATALOG: commit.catalog}
+    if (what := misshapen(tables, commit.counters)) is not None:
+        raise MessageRefused(f"a commit has {what}")
+    for _, value in commit.items:
+        if value is not None:
+            _scan(value, ID_SIZE)
+    _check_body(commit)
     written = sum(len(value) for _, value in commit.items if value is not None)
     return WriteSet(
         commit.commit_id,
@@ -142,14 +129,6 @@ def to_error(refused: Refused) -> AtopError:
     if kind is Conflict:
         return Conflict(text, refused.item_id)
     return kind(text if kind is NotMaster else f"on the master: {text}")
-
-
-def _check_items(operations: Iterable[Operation]) -> None:
-    for key, value in operations:
-        if len(key) != ID_SIZE or not (value is None or len(value) > ID_SIZE):
-            raise MessageRefused("a commit has an item of the wrong form")
-        if value is not None:
-            _scan(value, ID_SIZE)
 
 
 def _scan(data: bytes, start: int) -> None:
