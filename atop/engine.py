@@ -600,6 +600,10 @@ class Engine(Calls):
             if self._ending.wait(MAINTENANCE_SECONDS):
                 return
 
+    def maintain_soon(self) -> None:
+        """Have the database looked after within a second or so, and recovered if it has failed; returns at once."""
+        self._due.set()
+
     def checkpoint(self, force: bool = True) -> None:
         """Write the cache to the tables, and remove log files that are not needed any more."""
         kib, minutes = (0, 0) if force else (CHECKPOINT_KIB, CHECKPOINT_MINUTES)

@@ -367,10 +367,7 @@ class Shipping:
         except (db.DBError, MemoryError) as error:
             engine = self._engine
             if isinstance(error, db.DBRunRecoveryError) and engine is not None:
-                # Who decides about roles is not to wait for a recovery, which may wait for a role. Of a master, the
-                # next commit meets the failure; of a replica, the applying thread, when it looks for commits.
-                engine.behind = True
-                self._arrived.set()
+                engine.maintain_soon()  # not here: who decides about roles is not to wait for what may wait for a role
             raise explained(error, self._data.parent) from error
 
     def become_master(self) -> None:

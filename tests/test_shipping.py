@@ -370,13 +370,15 @@ def test_messages_of_many_threads_leave_no_room_taken(laptop: Node) -> None:
     assert shipping._inbox_bytes == 0
 
 
-def test_a_replica_whose_database_fails_is_recovered_without_being_asked(desktop: Node, laptop: Node) -> None:
-    environment = laptop.engine._env
+@pytest.mark.parametrize("which", ["master", "replica"])
+def test_a_database_that_fails_is_recovered_without_being_asked(desktop: Node, laptop: Node, which: str) -> None:
+    failing = desktop if which == "master" else laptop
+    environment = failing.engine._env
     environment.set_flags(db.DB_PANIC_ENVIRONMENT, 1)
     with pytest.raises(StoreDamaged):
-        laptop.shipping.standing()
+        failing.shipping.standing()
     deadline = time.monotonic() + PATIENCE
-    while laptop.engine._env is environment:
+    while failing.engine._env is environment:
         assert time.monotonic() < deadline
         time.sleep(0.002)
     Note(desktop.store, text="afterwards")
