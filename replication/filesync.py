@@ -59,6 +59,9 @@ BUSY_SECONDS: Final = 0.25
 MAX_QUEUED: Final = 2_000
 """Events of links that wait; more are dropped. A device that sends what it was asked for comes nowhere near it."""
 
+MAX_ERRANDS: Final = 100
+"""Questions of devices that take the disk, or the database, and are being answered; more are dropped."""
+
 FREE_BYTES: Final = 256 << 20
 """Disk space that fetching leaves free, above all that commits need."""
 
@@ -109,10 +112,11 @@ class FileSync:
         self.name_of: Callable[[DeviceId], str] = lambda device: device.short  # how errors call a device
         self._members = members
         self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._changed = threading.Condition()  # guards the next five; notified when contents have moved
+        self._changed = threading.Condition()  # guards the next six; notified when contents have moved
         self._links: dict[Id, LinkForFiles] = {}
         self._servers: dict[Id, Server] = {}
         self._early: dict[Id, deque[FileAsked]] = {}  # what was asked before the store was open
+        self._errands: set[object] = set()  # what workers do because a device has asked for it
         self._waiters = 0
         self._closed = False
         self._elsewhere = Elsewhere(self._all_links, members, lambda: sum(s.sent for s in self._all_servers()))
@@ -328,7 +332,7 @@ class FileSync:
         elif isinstance(message, NamedAsked):
             store = self._store
             if store is not None:
-                self._assembler.submit(lambda: answer(link, message, self._engine, store._pins))
+                self._errand((device, message.token), lambda: answer(link, message, self._engine, store._pins))
         elif not isinstance(message, FileChunk | FileAbsent | FileHere):
             self._elsewhere.answered(device, message)
         elif self._events.qsize() > MAX_QUEUED:
@@ -359,9 +363,25 @@ class FileSync:
 
     def _server(self, link: LinkForFiles) -> Server:
         def check(digest: Digest, size: int) -> None:
-            self._assembler.submit(lambda: self._check(digest, size))
+            self._errand(digest, lambda: self._check(digest, size))
 
         return Server(link, self._area, self._is_coming, check)
+
+    def _errand(self, what: object, work: Callable[[], None]) -> None:
+        """Have a worker do what a device has asked for, unless that is being done, or too much is."""
+        with self._changed:
+            if what in self._errands or len(self._errands) >= MAX_ERRANDS:
+                return
+            self._errands.add(what)
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                with self._changed:
+                    self._errands.discard(what)
+
+        self._assembler.submit(run)
 
     def _is_coming(self, digest: Digest) -> bool:
         wanted = self._fetches.wanted.get(digest)

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 from file_group import Device, Document, FileGroup, contents, fetching_at_most
-from linking import wait_until
+from linking import PATIENCE, wait_until
 
 from atop import File, NoSuchFile, StoreDamaged
 from atop.values import FileInfo
+from replication import filesync
 from replication.messages import MAX_ASKED_BYTES as MOST
 from replication.messages import FileAsked, FileChunk
 
@@ -470,3 +471,26 @@ def test_an_attached_process_has_the_owner_fetch_what_it_reads(a: Device, b: Dev
     assert a.id.short in said
     damage(b, file)
     assert read_in_another_process(b.path, "x") == hashlib.sha256(DATA).hexdigest()
+
+
+def test_what_a_device_asks_for_again_and_again_is_done_once_at_a_time(
+    a: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, begun, go_on = a.manager.files, threading.Semaphore(0), threading.Event()
+    looked: list[bytes] = []
+
+    def check(digest: bytes, size: int) -> None:
+        begun.release()
+        assert go_on.wait(PATIENCE)
+        looked.append(digest)
+
+    monkeypatch.setattr(files, "_check", check)
+    monkeypatch.setattr(filesync, "MAX_ERRANDS", 2)
+    hashes = [bytes([number]) * 32 for number in range(3)]
+    for digest in hashes * 50:
+        files._errand(digest, lambda digest=digest: files._check(digest, 1))  # type: ignore[misc]
+    assert begun.acquire(timeout=PATIENCE)
+    assert begun.acquire(timeout=PATIENCE)
+    go_on.set()
+    wait_until(lambda: not files._errands)
+    assert sorted(looked) == hashes[:2]
