@@ -78,8 +78,10 @@ class WorkStatus:
     @property
     def text(self) -> str:
         """A line for people."""
-        scale = 1e6 if self.unit == "bytes" else 1
-        name = "MB" if self.unit == "bytes" else self.unit
+        scale, name = 1, self.unit
+        if self.unit == "bytes":
+            most = max(self.done, self.total or 0)
+            scale, name = (10**6, "MB") if most >= 10**7 else (10**3, "kB")
         of = f" of {self.total / scale:,.0f}" if self.total is not None else ""
         about = f", about {duration(self.seconds)}" if self.seconds is not None else ""
         return f"{self.what}: {self.done / scale:,.0f}{of} {name}{about}"
@@ -87,12 +89,18 @@ class WorkStatus:
 
 @dataclass(frozen=True)
 class FileCounts:
-    """Contents of files that this device lacks; of these, `waiting` are on no device that is reachable now."""
+    """Contents of files that this device lacks; of these, `waiting` are on no device that is reachable now.
+
+    `sent_bytes` went to devices that are linked now, since they are. `all_found`: whether the store was looked through
+    for what is missing; there may be more while it was not.
+    """
 
     missing: int = 0
     missing_bytes: int = 0
     waiting: int = 0
     problem: str | None = None
+    sent_bytes: int = 0
+    all_found: bool = True
 
 
 @dataclass(frozen=True)
@@ -238,7 +246,12 @@ def status_of(sources: Sources) -> DeviceStatus:
         problems=_problems_of(sources, removed),
         work=_work_of(manager),
         files=FileCounts(
-            manager.files.missing, manager.files.missing_bytes, manager.files.waiting, manager.files.problem
+            manager.files.missing,
+            manager.files.missing_bytes,
+            manager.files.waiting,
+            manager.files.problem,
+            manager.files.sent_bytes,
+            manager.files.all_found,
         ),
         conflicts=manager.reconcile.conflicts,
         replayed=manager.reconcile.replayed,
@@ -324,7 +337,19 @@ def _problems_of(sources: Sources, removed: bool) -> tuple[str, ...]:
     if removed:
         found.insert(0, "this device was removed from the group; its data is kept")
     if sources.linking is not None:
-        found += [f"{place}: {problem}" for place, problem in sources.linking.problems.items()]
+        found += _unreached(sources, sources.linking)
     if sources.discovery is not None:
         found += sources.discovery.problems
     return tuple(dict.fromkeys(found))
+
+
+def _unreached(sources: Sources, linking: PeersStatus) -> list[str]:
+    """Why devices are not reached, in a line for each: it may be looked for at several places."""
+    group = sources.group
+    names = {id_of(member).short: member.name for member in group.members()} if group is not None else {}
+    told: dict[str, list[str]] = {}
+    for place, problem in linking.problems.items():
+        name = names.get(linking.devices.get(place, ""), place.removeprefix("fixed:"))
+        if problem not in told.setdefault(name, []):
+            told[name].append(problem)
+    return [f"{name}: {'; '.join(problems)}" for name, problems in told.items()]

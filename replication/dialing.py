@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import selectors
 import socket
 import time
@@ -110,8 +111,13 @@ def connect(
                     winner = adopt(sock.dup())  # the original is closed with the losers
                     set_options(winner)
                     return winner
-                problem = errno.errorcode.get(failed, str(failed))
+                problem = _words(failed)
     raise LinkLost(f"cannot connect to {', '.join(addresses)}, port {port}: {problem}")
+
+
+def _words(failed: int) -> str:
+    """What an error number means, for people: Connection refused."""
+    return os.strerror(failed)
 
 
 def _begin(address: str, port: int) -> socket.socket:
@@ -123,5 +129,5 @@ def _begin(address: str, port: int) -> socket.socket:
     failed = sock.connect_ex(place)
     if failed not in _IN_PROGRESS:
         sock.close()
-        raise OSError(failed, errno.errorcode.get(failed, "failed"))
+        raise OSError(failed, _words(failed))
     return sock

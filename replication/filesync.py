@@ -95,9 +95,11 @@ class FilesStatus:
     waiting: int = 0  # of the missing ones, those that no reachable device has
     fetched: int = 0  # since the store was opened
     received_bytes: int = 0  # since then: of these, and of those on their way
+    sent_bytes: int = 0  # to those that are linked now, since they are
     rate: float = 0.0  # bytes a second that have come lately
     problem: str | None = None  # why nothing can be written
     wrong: tuple[tuple[DeviceId, bytes], ...] = ()  # who has sent other contents than those with this hash
+    all_found: bool = True  # whether the store was looked through, and all that is missing is counted
 
 
 class FileSync:
@@ -294,9 +296,11 @@ class FileSync:
             waiting=sum(w.stage == "parked" for w in wanted),
             fetched=self._fetches.fetched,
             received_bytes=self._assembler.received if self._store is not None else 0,
+            sent_bytes=sum(server.sent for server in self._all_servers()),
             rate=self._rate,
             problem=self._fetches.problem,
             wrong=tuple((DeviceId(device), digest) for device, digest in list(self._fetches.blamed)),
+            all_found=self._store is None or self._missing.all_found,
         )
 
     # -- for the links

@@ -66,6 +66,7 @@ class Missing:
         self._all = True  # whether anything may have changed
         self._looked = self._scanned = -math.inf
         self._scan_took = 0.0
+        self._looking = False
         self.more = False  # whether there was no room to remember something
 
     def items_changed(self, item_ids: list[int] | None) -> bool:
@@ -84,8 +85,20 @@ class Missing:
         """Whether there are changed items to look at."""
         return bool(self._items)
 
+    @property
+    def all_found(self) -> bool:
+        """Whether everything was looked at, and all that is missing is known."""
+        return not (self._all or self._items or self._looking or self.more)
+
     def look(self, *, room: bool) -> None:
         """Find what is missing, if it is time; `room` says whether contents can be remembered that could not."""
+        self._looking = True
+        try:
+            self._look(room=room)
+        finally:
+            self._looking = False
+
+    def _look(self, *, room: bool) -> None:
         now = self._clock()
         if self._items and now - self._looked >= LOOK_SECONDS:
             with self._lock:

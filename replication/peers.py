@@ -65,11 +65,15 @@ class PeersHandler(Handler, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PeersStatus:
-    """How the links are doing. `problems`: for each place that cannot be reached, why."""
+    """How the links are doing. `problems`: for each place that cannot be reached, why.
+
+    `devices`: the short id of the device that answered at such a place, or is said to be there.
+    """
 
     links: tuple[LinkStatus, ...]
     listener: ListenerStatus | None
     problems: dict[str, str]
+    devices: dict[str, str]
 
 
 class Peers:
@@ -183,12 +187,15 @@ class Peers:
         """How the links are doing."""
         listener = self._listener
         with self._changed:
-            problems = {t.key: t.problem for t in self._targets.values() if t.problem is not None and self._wants(t)}
+            failing = [t for t in self._targets.values() if t.problem is not None and self._wants(t)]
+            problems = {t.key: t.problem for t in failing if t.problem is not None}
+            claimed = {t.key: t.device.short if t.device is not None else t.device_claimed for t in failing}
             links = list(self._links.values())
         return PeersStatus(
             links=tuple(link.status() for link in links),
             listener=None if listener is None else listener.status(),
             problems=problems,
+            devices={key: short for key, short in claimed.items() if short is not None},
         )
 
     def close(self, reason: Reason = Reason.LEAVING) -> None:

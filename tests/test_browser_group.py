@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -178,3 +179,4 @@ def test_times_of_conflicts_are_told(served: Served) -> None:
     page = texts(served, "/conflicts")
     assert f"{local:%H:%M}" in page
     assert "Delete the item" in page
+    assert re.findall(r"<i>(.*?)</i>", page) == ["changed", "deleted"]

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from atop import Item, Store
+from atop import File, Item, Store
 from atop.cli.run import unit_of
 from atop.cli.session import Session
 
@@ -85,9 +85,11 @@ def wait_for(process: subprocess.Popen[str], key: str) -> Any:
 def test_two_commands_make_two_devices_that_stay_equal(shell: Shell) -> None:
     class Note(Item):
         text: str = ""
+        scan: File | None = None
 
-    with Store(shell.settle("laptop"), create=True) as store:
-        Note(store, text="before")
+    with Store(shell.settle("laptop"), create=True) as store, store.transaction():
+        for number in range(200):
+            Note(store, text="before", scan=store.file(f"scan {number}".encode() * 1_000, name=f"{number}.jpg"))
     laptop = shell.start("laptop", "--json", "run", "--invite", "--yes")
     invited = wait_for(laptop, "code")
     joined = json.loads(
@@ -95,7 +97,8 @@ def test_two_commands_make_two_devices_that_stay_equal(shell: Shell) -> None:
             "desktop", "--json", "join", invited["code"], "--yes", "--address", f"127.0.0.1:{invited['port']}"
         ).splitlines()[0]
     )
-    assert joined["device"] == "desktop"
+    assert (joined["device"], joined["files_missing"]) == ("desktop", 0)
+    assert len([path for path in (shell.directory / "desktop" / "files").rglob("*") if path.is_file()]) == 200
     assert wait_for(laptop, "paired")["paired"]["name"] == "desktop"
     shown = [json.loads(line) for line in shell.run("desktop", "--json", "devices").splitlines()]
     assert [(one["name"], one["state"]) for one in shown] == [("desktop", "this device"), ("laptop", "in sync")]

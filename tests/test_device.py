@@ -15,7 +15,7 @@ from devices import CACHE, PATIENCE, Home, Note, equal, member_names, texts, unt
 
 from atop import NoMaster, NoSuchStore, Store, StoreDamaged, StoreError, StoreFull
 from discovery import Candidate, Change
-from replication import MAX_DEVICES, Device, NoSuchDevice, NotAMember, PairingFailed, StoreNotEmpty, device
+from replication import MAX_DEVICES, Device, NoSuchDevice, NotAMember, PairingFailed, StoreNotEmpty, WorkStatus, device
 from replication.group import Group, distinct_name, merged
 from replication.identity import Identity
 from replication.membership import Member as DeviceItem
@@ -536,3 +536,21 @@ def test_a_group_whose_making_failed_trusts_nobody_of_a_former_one(home: Home) -
     group = a._participant.group  # type: ignore[union-attr]
     assert not group.accepts(stranger.public_key)  # type: ignore[union-attr]
     assert member_names(a) == ["laptop"]
+
+
+def test_why_a_device_is_not_reached_is_told_once_and_by_its_name(home: Home) -> None:
+    laptop = home.open("laptop")
+    desktop = home.join("desktop", laptop)
+    until(lambda: equal(laptop, desktop))
+    laptop.close()
+    until(lambda: any("refused" in problem for problem in desktop.status().problems))
+    assert [problem.partition(":")[0] for problem in desktop.status().problems] == ["laptop"]
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "text"),
+    [(0, 900, "0 of 1 kB"), (7_000, 900_000, "7 of 900 kB"), (5_000_000, 20_000_000, "5 of 20 MB")],
+    ids=str,
+)
+def test_bytes_of_work_are_told_in_a_unit_that_shows_them(done: int, total: int, text: str) -> None:
+    assert WorkStatus("fetching files", "bytes", done, total).text == f"fetching files: {text}"

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 LOOK = 0.2
 # Seconds that a device which has everything stays, so that the other one knows.
 SEEN_SECONDS = 3.0
+# Seconds without a byte after which the other device is taken to have the files that it can get here.
+QUIET_SECONDS = 3.0
 
 
 @contextlib.contextmanager
@@ -56,7 +58,8 @@ def invite_command(session: Session, *, yes: bool, name: str | None, port: int |
     """Let another device join: shows a code to type there.
 
     The code is good for ten minutes and for one guess. Both devices then show who the other is, and the same six
-    digits; type y on both if they are equal. The new device copies the store; this command waits for that.
+    digits; type y on both if they are equal. The new device copies the store; this command waits for that, and stays
+    while files are copied.
 
     \b
     Examples:
@@ -103,7 +106,8 @@ def join_command(
 ) -> None:
     """Join the device that shows CODE, and copy its store.
 
-    The store must be empty, or not there yet. Run 'atop invite' on the other device first.
+    The store must be empty, or not there yet. Run 'atop invite' on the other device first. It ends when every item is
+    here, and the contents of every file that a reachable device has.
 
     \b
     Examples:
@@ -141,14 +145,16 @@ def join_command(
         )
     with device:
         _be_seen(device)
+        missing = device.status().files.missing if go_on else fetch_files(session, device)
         items = sum(len(pool) for pool in device.store.pools() if pool.name != "devices")
         number, chain = device.store.head
         copied = size(sum(path.stat().st_size for path in (device.path / "data").glob("*.db")))
         session.output.result(
             {"device": device.name, "device_id": str(device.device_id), "store": str(device.path), "commit": number,
-             "chain": chain.hex()},
+             "chain": chain.hex(), "files_missing": missing},
             f"this device is {device.name} ({device.device_id.short}); it has {many(items, 'item')} now "
             f"({copied}, {time.monotonic() - begun:.1f} s)",
+            *([f"the contents of {many(missing, 'file')} have not come yet"] if missing else []),
             *([] if go_on else ["keep it up to date:  atop run"]),
         )  # fmt: skip
         session.output.flush()
@@ -162,6 +168,19 @@ def _be_seen(device: Device) -> None:
     deadline = time.monotonic() + SEEN_SECONDS
     while not device.status().in_sync and time.monotonic() < deadline:
         time.sleep(LOOK)
+
+
+def fetch_files(session: Session, device: Device) -> int:
+    """Wait until the contents of all files are here, or no reachable device has more; how many are missing then."""
+    with session.output.progress("copying files") as progress:
+        while True:
+            status = device.status()
+            files = status.files
+            here = any(peer.online for peer in status.peers)
+            if files.all_found and (files.missing <= files.waiting or files.problem is not None or not here):
+                return files.missing
+            progress.update(0, files.missing)
+            time.sleep(LOOK)
 
 
 def show_code(session: Session, device: Device, invitation: OpenInvitation | RemoteInvitation) -> None:
@@ -247,7 +266,22 @@ def hand_over(session: Session, device: Device, joined: InvitationStatus) -> Non
                 raise StoreError(f"{joined.other_name} has joined, and left before it had everything: atop run there")
             progress.update(peer.commit or 0, device.store.head.number)
             time.sleep(LOOK)
-    session.output.result({"in_sync": True}, "it has everything", "keep both up to date:  atop run")
+    _hand_over_files(session, device, joined)
+    session.output.result({"in_sync": True}, "it has every item", "keep both up to date, their files too:  atop run")
+
+
+def _hand_over_files(session: Session, device: Device, joined: InvitationStatus) -> None:
+    """Stay while the device that has joined fetches files from here: this one may be alone in having them."""
+    sent, quiet = -1, time.monotonic()
+    with session.output.progress("the other device copies files") as progress:
+        while any(peer.online and peer.device_id == joined.other_id for peer in device.peers):
+            now = device.status().files.sent_bytes
+            if now != sent:
+                sent, quiet = now, time.monotonic()
+            if time.monotonic() - quiet >= QUIET_SECONDS:
+                return
+            progress.update(now, None)
+            time.sleep(LOOK)
 
 
 def _own_host() -> str:

@@ -80,7 +80,8 @@ def watch(session: Session, device: Device, stop: threading.Event) -> None:
         if session.output.json:
             now = (*now, status.commit)
         if now != told:
-            role = status.role if status.master in (None, status.name) else f"{status.role} of {status.master}"
+            follows = status.role == "replica" and status.master not in (None, status.name)
+            role = f"replica of {status.master}" if follows else status.role
             session.output.result(fields_of(status), f"{role}: {status.summary}", *new_problems(status, told))
             session.output.flush()
             told = now
