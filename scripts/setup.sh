@@ -197,6 +197,11 @@ ensure_system() {
     fi
     lines+=("Please type this, then run this command again:")
     while IFS= read -r line; do lines+=("$line"); done < <(how_to_install)
+    # In a line of its own: where there is no such package, the others are installed all the same.
+    if [ -n "${with_chromium:-}" ] && ! find_chromium >/dev/null; then
+        lines+=("and this, or the tests of the data browser's pages are skipped:")
+        while IFS= read -r line; do lines+=("$line"); done < <(how_to_get_chromium)
+    fi
     fail "${lines[@]}"
 }
 
@@ -285,6 +290,20 @@ find_chromium() {
     return 1
 }
 
+# Prints what to type to get it.
+how_to_get_chromium() {
+    local -a packages=(chromium)
+    if command -v apt-get >/dev/null 2>&1; then
+        how_to_install
+    elif command -v dnf >/dev/null 2>&1; then
+        printf '    sudo dnf install chromium\n'
+    elif [ "$(uname -s)" = Darwin ]; then
+        printf '    brew install --cask chromium\n'
+    else
+        printf '    (with the package manager of this system: Chromium)\n'
+    fi
+}
+
 # Installs Chromium where it may; where not, says what to type. The tests that need it are skipped without it.
 ensure_chromium() {
     local prefix
@@ -296,13 +315,5 @@ ensure_chromium() {
         if find_chromium >/dev/null; then return; fi
     fi
     say "Chromium is not installed, so the data browser's pages are NOT tested. To test them, type:"
-    if command -v apt-get >/dev/null 2>&1; then
-        how_to_install >&2
-    elif command -v dnf >/dev/null 2>&1; then
-        printf '    sudo dnf install chromium\n' >&2
-    elif [ "$(uname -s)" = Darwin ]; then
-        printf '    brew install --cask chromium\n' >&2
-    else
-        printf '    (with the package manager of this system: Chromium)\n' >&2
-    fi
+    how_to_get_chromium >&2
 }

@@ -59,6 +59,7 @@ def test_on_debian_it_says_which_packages_to_install_and_installs_none_if_told_s
     code, _, err = run("test", {**bare_system, "ATOP_SETUP_SYSTEM": "no"})
     assert code == 1
     assert "apt-get install python3 python3-venv python3-dev gcc libc6-dev" in err
+    assert "apt-get install chromium\n" in err  # of its own: there is no such package everywhere
     assert not (tmp_path / "apt").exists()
 
 
