@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from atop import File, FileInfo, Item, Store
-from atop.errors import NoSuchFile, UnknownFormat
+from atop.errors import StoreDamaged, UnknownFormat
 from atop.pim.calendar_file import read_calendar
 from atop.pim.incoming import RECORD_ERRORS, Broken, Record, reason_of
 from atop.pim.intake import Intake
@@ -182,14 +182,16 @@ class _Importer:
     def _find_file(self, info: FileInfo) -> File | None:
         """The file of this description, if its contents are in the store."""
         file = File(self._store, info)
+        if not file.is_here:
+            return None
         try:
             file.open().close()
-        except NoSuchFile:
-            return None
+        except StoreDamaged:
+            raise ValueError(f"the contents of the file {info.name!r} have another size than it says") from None
         return file
 
     def _keep_file(self, digest: bytes, contents: BinaryIO) -> None:
-        if self._find_file(FileInfo(digest, 0)) is None and self._store.file(contents).digest != digest:
+        if not File(self._store, FileInfo(digest, 0)).is_here and self._store.file(contents).digest != digest:
             raise ValueError("the contents of a file are not those that were exported")
 
 
