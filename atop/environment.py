@@ -97,6 +97,7 @@ class Environment:
         self.env: Any = None
         try:
             self.path.mkdir(mode=0o700, exist_ok=True)
+            self._local = _directory(self._mark_path.parent)
             self._settle_settings()
             _check_versions(self.path)
             self._check_log()
@@ -308,6 +309,8 @@ class Environment:
         # Not flushed: an older mark, or none, promises less and is as true.
         new = self._mark_path.with_suffix(".new")
         with contextlib.suppress(OSError):
+            if _directory(new.parent) != self._local:
+                return  # the store was moved, and another one may be in its place
             new.touch(mode=0o600)
             new.write_text(f"{place[0]} {place[1]}\n", "ascii")
             new.replace(self._mark_path)
@@ -394,6 +397,15 @@ def is_bystander(error: BaseException) -> bool:
 def is_out_of_locks(error: BaseException) -> bool:
     """Whether a call failed because the table of locks is full."""
     return isinstance(error, MemoryError) and "Lock table" in str(error)
+
+
+def _directory(path: Path) -> tuple[int, int] | None:
+    """What a directory is, whatever it is called; None if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def free_space(path: Path) -> int:
