@@ -120,7 +120,9 @@ def test_what_was_acknowledged_is_there_and_nothing_by_half_however_often_the_pr
 ) -> None:
     acknowledged: dict[int, int] = {}
     chance = random.Random(1)
-    for round_ in range(ROUNDS):
+    round_ = 0
+    while round_ < ROUNDS or len(acknowledged) <= ROUNDS:  # a slow machine acknowledges little before it is killed
+        round_ += 1
         said = killed_after(chance.uniform(0.02, 0.4), lambda say, seed=round_: work_on(store_path, seed, say))
         for line in said:
             item_id, number = map(int, line.split())
@@ -133,7 +135,6 @@ def test_what_was_acknowledged_is_there_and_nothing_by_half_however_often_the_pr
             )
             store.compact(grace=0)
             assert orphans(store) == set()
-    assert len(acknowledged) > ROUNDS
 
 
 def work_buffered(path: Path, seed: int, say: Say) -> None:
