@@ -80,7 +80,7 @@ ItemClass = TypeVar("ItemClass", bound=Item)
 ATTEMPTS = 100
 PATIENT_AFTER = 3
 # After this many, commits of other threads wait for it, this many seconds at the most: so it comes to an end.
-URGENT_AFTER, MAKE_WAY_SECONDS = 10, 0.05
+URGENT_AFTER, MAKE_WAY_SECONDS = 10, 0.5
 
 # The directories of a store; files of its database; and what else is in `data` before there is any of those.
 _PARTS = ("data", "files", "local")
