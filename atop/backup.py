@@ -30,6 +30,7 @@ from atop.disk import explained, sync_directory, sync_tree
 from atop.engine import Engine
 from atop.errors import AtopError, NoSuchStore, StoreDamaged, StoreError, StoreReadOnly
 from atop.files import FileArea
+from atop.logrecords import BadLogRecord, check_log
 from atop.owner import LOCK_NAME, OwnerLock
 from atop.writeset import CATALOG
 
@@ -176,6 +177,10 @@ def _check_copy(path: Path, source: Path) -> list[str]:
     """Have a copy open and read as a whole; returns its faults. Raises `StoreDamaged` if it is of no use."""
     from atop.store import Store
 
+    try:
+        check_log(path / "data")
+    except BadLogRecord as error:
+        raise _unusable(source, f"its log was not written by Atop: {error}", None) from None
     try:
         with Store(path, create=False, cache_size=CHECK_CACHE) as store:
             report = store.verify()

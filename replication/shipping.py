@@ -9,6 +9,8 @@ Promises:
 - Nothing of ours is inside Berkeley DB when a role changes, so that it does not wait in its steps of a second.
 - After a new master has been found, nothing here is rolled back or replaced before `sync` is called.
 
+- Berkeley DB gets no message whose form could lead it astray (`screening`).
+
 Never: a decision about who is master, a call of Berkeley DB's from its own callbacks, an exception out of them, an
 exception of Berkeley DB's.
 """
@@ -30,7 +32,8 @@ from atop.engine import TABLES, Engine, Head
 from atop.environment import explained
 from atop.errors import StoreClosed, StoreError
 
-from .messages import Log
+from .messages import Log, MessageRefused
+from .screening import MAX_PAGES_BEYOND, SMALLEST_PAGE, pages_asked, screen
 
 log = logging.getLogger(__name__)
 
@@ -152,6 +155,7 @@ class Shipping:
         self._applier: threading.Thread | None = None
         self._election: threading.Thread | None = None
         self._unflushed = False  # whether commits were applied that are not known to be on this disk
+        self._generation = 0  # as of the last `standing`
         self.position = (0, 0)  # the last commit record that is on this disk: number of the log file, offset in it
         self.pages = 0  # received in full copies since the environment was opened, as of the last `standing`
         self.in_step = False  # whether this replica has what the master it goes by had; as of the last `standing`
@@ -231,7 +235,14 @@ class Shipping:
             return number
 
     def receive(self, device: Device, message: Log) -> bool:
-        """Queue a message that has arrived from a device; False if the queue is full, and it was dropped."""
+        """Queue a message that has arrived from a device; False if the queue is full, and it was dropped.
+
+        Raises MessageRefused for a message that Berkeley DB must not see.
+        """
+        screen(message, self._generation)
+        asked = pages_asked(message)
+        if asked is not None and asked[1] > self._pages_of(asked[0]) + MAX_PAGES_BEYOND:
+            raise MessageRefused("a request for pages that are not there")
         number = self._numbers.get(device) or self.number_of(device)
         with self._inbox_lock:
             if self._inbox_bytes > INBOX_BYTES:
@@ -242,6 +253,12 @@ class Shipping:
         if not self._arrived.is_set():
             self._arrived.set()
         return True
+
+    def _pages_of(self, name: str) -> int:
+        try:
+            return (self._data / name).stat().st_size // SMALLEST_PAGE
+        except OSError:
+            return 0
 
     def _send(self, environment: Any, control: bytes, body: bytes, lsn: Any, number: int, flags: int) -> int:
         try:
@@ -441,5 +458,6 @@ class Shipping:
         self.pages = int(found["pg_records"])
         self.in_step = bool(found["startup_complete"])
         number = int(found["master"])
+        self._generation = int(found["gen"])
         # An election may leave this environment itself there, although another device was faster.
-        return int(found["gen"]), self._devices[number] if 0 <= number < len(self._devices) else None
+        return self._generation, self._devices[number] if 0 <= number < len(self._devices) else None

@@ -7,6 +7,7 @@ import errno
 import os
 import queue
 import random
+import struct
 import sys
 import tempfile
 import threading
@@ -350,7 +351,7 @@ def test_what_is_not_on_the_disk_is_not_acknowledged(
 
 def test_messages_of_many_threads_leave_no_room_taken(laptop: Node) -> None:
     shipping = Shipping(laptop, lambda notice: None, master=True, await_copy=lambda: None)
-    message = Log(0, b"", bytes(100))
+    message = Log(0, struct.pack(">9I", 7, 19, 0, 0, 30, 0, 0, 0, 0), bytes(28))  # a vote
     threads = [
         threading.Thread(target=lambda name: [shipping.receive(name, message) for _ in range(2_000)], args=(name,))
         for name in (b"1", b"2", b"3", b"4")
