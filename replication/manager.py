@@ -54,6 +54,7 @@ from .messages import (
     Log,
     Lsn,
     Message,
+    MessageRefused,
     MessageTooLong,
     Ping,
     Refused,
@@ -89,6 +90,9 @@ HAND_OVER_SECONDS: Final = 2.0
 
 LOG_FILES: Final = 16
 """Log files of 16 MiB that are kept for a device that is away; past that it gets a full copy."""
+
+MAX_EVENTS: Final = 10_000
+"""What may have been said and not been looked at yet, by all devices: past that, who says more loses its link."""
 
 RETRY_SECONDS: Final = 0.05
 """How often a commit that waits for a master says so again."""
@@ -171,6 +175,7 @@ class ReplicationManager:
         self._asked: dict[int, Id] = {}  # id of a commit -> the device that was asked to make it
         self._answers: dict[int, Committed | Refused] = {}  # what that one has said
         self._generation = 0
+        self._give_way_at = 0.0  # commits waited in vain for another device to take over: not again before this
         self._in_step = False
         self._copying = CopyMeter()
         self._problem: str | None = None  # of the database
@@ -397,10 +402,21 @@ class ReplicationManager:
                     continue
                 sender = relayed
             if type(message) is Log:
-                if not self._closed:
-                    self._shipping.receive(sender.device_id.digest, message)
+                self._take_log(sender, message)
+            elif self._events.qsize() > MAX_EVENTS:
+                raise MessageRefused("more is said than a device has to say")
             else:
                 self._receive(sender.device_id.digest, sender, message)
+
+    def _take_log(self, sender: LinkToDevice, message: Log) -> None:
+        if self._closed:
+            return
+        try:
+            self._shipping.receive(sender.device_id.digest, message)
+        except MessageRefused as error:
+            if not isinstance(sender, RelayedLink):
+                raise
+            log.warning("a log message of device %s, which was passed on, was refused: %s", sender.device_id, error)
 
     # -- as the relay sees it (see relay.User)
 
@@ -740,8 +756,9 @@ class ReplicationManager:
                 self._step(roles.GenerationWanted(message.generation))
             elif device == self._roles.master:
                 self._step(roles.Appointed())
-        elif self.is_master:
-            self._give_way(message.winner)
+        elif self.is_master and message.winner in self._links and time.monotonic() >= self._give_way_at:
+            if not self._give_way(message.winner):
+                self._give_way_at = time.monotonic() + 2 * HAND_OVER_SECONDS
 
     def _retire(self) -> None:
         """Being about to leave: give way for the device that has most."""

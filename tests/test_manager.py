@@ -16,7 +16,8 @@ from grouping import PATIENCE, Group, Machine, Note, until
 
 from atop import NoMaster
 from replication import requests
-from replication.messages import Gap, Ping, Refused, Role
+from replication.manager import MAX_EVENTS
+from replication.messages import Elect, Gap, Incoming, Log, MessageRefused, Ping, Refused, Role, Route
 
 
 @pytest.fixture
@@ -356,3 +357,35 @@ def test_devices_settle_whatever_links_come_and_go_and_nothing_one_has_written_i
     until(settled)
     assert devices[0].texts() == [f"{number:02}" for number in range(12)]
     assert equal(*devices)
+
+
+def test_what_a_device_says_without_end_is_heard_up_to_a_limit(a: Machine, b: Machine) -> None:
+    """Else it would take all the memory: said faster than it is looked at."""
+    wire, busy = a.group.wires["a", "b"], threading.Event()
+    said = [Incoming(Elect(2**32 - 1, bytes(32)), None)]
+    a.manager._events.put(lambda: busy.wait(PATIENCE) and None)
+    with pytest.raises(MessageRefused):
+        for _ in range(MAX_EVENTS + 100):
+            a.manager.on_messages(wire, said)
+    busy.set()
+    until(lambda: a.manager._events.qsize() < MAX_EVENTS)
+    a.write("still there")
+    until(lambda: equal(a, b))
+
+
+def test_a_hostile_log_message_ends_the_link_that_it_came_by(a: Machine, b: Machine) -> None:
+    with pytest.raises(MessageRefused):
+        a.manager.on_messages(a.group.wires["a", "b"], [Incoming(Log(0, b"\0\0\0", b""), None)])
+    a.write("unharmed")
+    until(lambda: equal(a, b))
+
+
+def test_a_hostile_log_message_that_was_passed_on_does_not_end_the_link_in_between(group: Group, a: Machine) -> None:
+    group.start("b", size=3)
+    c = group.start("c", size=3)
+    group.cut("a", "c")
+    route = Route(c.device.digest, a.device.digest)
+    until(lambda: c.device in {peer.device for peer in a.manager.status().peers})
+    a.manager.on_messages(group.wires["a", "b"], [Incoming(Log(0, b"\0\0\0", b""), route)])
+    a.write("unharmed")
+    until(lambda: equal(a, c))
