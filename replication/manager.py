@@ -756,9 +756,13 @@ class ReplicationManager:
                 self._step(roles.GenerationWanted(message.generation))
             elif device == self._roles.master:
                 self._step(roles.Appointed())
-        elif self.is_master and message.winner in self._links and time.monotonic() >= self._give_way_at:
-            if not self._give_way(message.winner):
-                self._give_way_at = time.monotonic() + 2 * HAND_OVER_SECONDS
+        elif (
+            self.is_master
+            and message.winner in self._links
+            and time.monotonic() >= self._give_way_at
+            and not self._give_way(message.winner)
+        ):
+            self._give_way_at = time.monotonic() + 2 * HAND_OVER_SECONDS
 
     def _retire(self) -> None:
         """Being about to leave: give way for the device that has most."""
