@@ -243,7 +243,7 @@ class Environment:
         if not isinstance(error, db.DBRunRecoveryError):
             return explained(error, self.path.parent)
         try:
-            _try_writing(self.path)
+            try_writing(self.path)
         except OSError as reason:
             return explained(reason, self.path.parent)
         if (problem := log_problem(self.path)) is not None:
@@ -417,7 +417,7 @@ def free_space(path: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def _try_writing(data: Path) -> None:
+def try_writing(data: Path) -> None:
     """Raise OSError if the files in `data` cannot be written, or no more than a little; because of a quota, say."""
     for path in data.iterdir():
         os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))

@@ -78,6 +78,8 @@ class WorkStatus:
     @property
     def text(self) -> str:
         """A line for people."""
+        if self.total == 0:  # it is not known yet how much it is
+            return self.what
         scale, name = 1, self.unit
         if self.unit == "bytes":
             most = max(self.done, self.total or 0)

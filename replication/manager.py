@@ -25,7 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from atop.disk import explained
 from atop.engine import COMMITS, TABLES, Engine, Head
+from atop.environment import try_writing
 from atop.errors import AtopError, NoMaster, StoreClosed
 from atop.records import pack_u64, unpack_u64
 from atop.values import FileInfo
@@ -84,6 +86,9 @@ WRITE_SECONDS: Final = 15.0
 
 COPY_SECONDS: Final = 600.0
 """How long a device that has just joined waits for its copy of the store while nothing comes."""
+
+STILL_SECONDS: Final = 2.0
+"""How long nothing of a copy has come before it is looked whether there is room for more."""
 
 HAND_OVER_SECONDS: Final = 2.0
 """How long a master keeps commits waiting so that the device it gives way for has all of them."""
@@ -608,7 +613,20 @@ class ReplicationManager:
                 pages, last = self._shipping.pages, time.monotonic()
             if self._closed or time.monotonic() >= last + self.copy_seconds:
                 raise NoMaster("no device sent a copy of the store: keep one of the group's devices on, and try again")
+            if time.monotonic() >= last + STILL_SECONDS:
+                self._check_room()
             self._wait(lambda: self._in_step or self._closed, time.monotonic() + TICK_SECONDS)
+
+    def _check_room(self) -> None:
+        """Raise StoreFull or the like if what the copy has failed on is the disk. The next opening goes on with it."""
+        if self._data is None:
+            return
+        try:
+            try_writing(self._data)
+        except FileNotFoundError:  # Berkeley DB has just removed one
+            return
+        except OSError as error:
+            raise explained(error, self._data.parent) from error
 
     # -- deciding, and doing it: all on one thread
 

@@ -549,8 +549,8 @@ def test_why_a_device_is_not_reached_is_told_once_and_by_its_name(home: Home) ->
 
 @pytest.mark.parametrize(
     ("done", "total", "text"),
-    [(0, 900, "0 of 1 kB"), (7_000, 900_000, "7 of 900 kB"), (5_000_000, 20_000_000, "5 of 20 MB")],
+    [(0, 900, ": 0 of 1 kB"), (7_000, 900_000, ": 7 of 900 kB"), (5_000_000, 20_000_000, ": 5 of 20 MB"), (0, 0, "")],
     ids=str,
 )
 def test_bytes_of_work_are_told_in_a_unit_that_shows_them(done: int, total: int, text: str) -> None:
-    assert WorkStatus("fetching files", "bytes", done, total).text == f"fetching files: {text}"
+    assert WorkStatus("fetching files", "bytes", done, total).text == f"fetching files{text}"

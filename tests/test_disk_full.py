@@ -14,10 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from devices import Home
 from victims import Say, Victim, killed_after
 
 from atop import File, Item, Store, StoreFull, StoreReadOnly, engine, ids
 from atop.environment import free_space
+from replication import Device
 
 # Bytes for pages: enough for all that a test writes. Berkeley DB takes long to give up when the cache is full of pages
 # that cannot be written out, which the space that commits leave free prevents.
@@ -415,3 +417,23 @@ def test_a_directory_that_may_not_be_written_is_refused(store_path: Path, part: 
         say("opened")
 
     assert Victim(work).wait() == ["opened"]
+
+
+def test_a_copy_that_has_no_room_is_told_and_comes_when_there_is(disk: SmallDisk, tmp_path: Path) -> None:
+    laptop_home, desktop_home = Home(tmp_path), Home(disk.path)
+    try:
+        laptop = laptop_home.open("laptop")
+        with laptop.store.transaction():
+            for number in range(40):
+                Note(laptop.store, text=os.urandom(500_000).hex(), number=number)
+        disk.fill(leave=30 << 20)
+        code = laptop.invite().code
+        address = f"127.0.0.1:{laptop.port}"
+        with pytest.raises(StoreFull, match="make room"):
+            Device.join(disk.path / "desktop", code, address=address, port=0, multicast=False)
+        disk.free()
+        with Device.open(disk.path / "desktop", port=0, multicast=False, peers=[address]) as desktop:
+            assert sorted(note.number for note in desktop.store.items() if isinstance(note, Note)) == list(range(40))
+    finally:
+        desktop_home.end()
+        laptop_home.end()
