@@ -16,6 +16,7 @@ import errno
 import logging
 import os
 import re
+import stat
 import struct
 import sys
 from collections.abc import Iterator
@@ -98,6 +99,7 @@ class Environment:
         try:
             self.path.mkdir(mode=0o700, exist_ok=True)
             self._local = _directory(self._mark_path.parent)
+            _check_plain(self.path)
             self._settle_settings()
             _check_versions(self.path)
             self._check_log()
@@ -513,6 +515,18 @@ def commits_in_log(data: Path, since: Place) -> set[int]:
         finally:
             os.close(fd)
     return found
+
+
+def _check_plain(data: Path) -> None:
+    """Refuse pipes and devices in the place of files: whoever opens one may wait for ever."""
+    for path in data.iterdir():
+        kind = path.stat(follow_symlinks=False).st_mode
+        if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
+            raise StoreDamaged(
+                f"the store {data.parent} is damaged: {path} is no plain file; restore it from a backup (atop restore)",
+                data.parent,
+                LOG,
+            )
 
 
 def _check_versions(data: Path) -> None:

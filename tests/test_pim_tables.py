@@ -385,3 +385,12 @@ def test_outlook_in_german() -> None:
     assert (state["birthday"], state["anniversary"]) == (datetime.date(1815, 12, 10), datetime.date(1835, 7, 8))
     assert (state["categories"], state["note"]) == (["Freunde", "Mathematik"], "x")
     assert [entry["parameters"]["LABEL"] for entry in state["properties"]] == [["Regierungs-Nr."]]
+
+
+def test_a_line_that_is_too_large_by_itself_is_left_out_once() -> None:
+    """It was read again without end."""
+    assert rows(b'a,b\n"' + b"x" * 200 + b"\n1,2\n", max_bytes=100) == [
+        Row(1, ["a", "b"]),
+        Broken(2, "is a row of more than 0 MiB: perhaps a quote is not closed"),
+        Row(3, ["1", "2"]),
+    ]

@@ -155,7 +155,10 @@ class _Source:
             raise StopIteration
         self._size += len(line)
         if line is _TOO_LONG or self._size > self._max_bytes or len(self._row) >= MAX_ROW_LINES:
-            self._waiting.append(line)
+            if self._row:
+                self._waiting.append(line)
+            else:  # this line alone is too large: it is not read again
+                self.line += 1
             raise _RowTooLarge
         self._row.append(line)
         self.line += 1
