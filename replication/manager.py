@@ -370,6 +370,8 @@ class ReplicationManager:
         """The number of the first log file that another device may still ask for, within `log_files`."""
         newest = max((int(path.suffix[1:]) for path in self._data.glob("log.*")), default=0) if self._data else 0
         with self._changed:
+            for device in [device for device in self._logs_needed if not self.is_member(device)]:
+                del self._logs_needed[device]  # removed from the group: it asks for nothing any more
             known = list(self._logs_needed.values())
         everybody = len(known) >= self._roles.members - 1
         return max(newest - self.log_files, min(known, default=newest) if everybody else 0)
@@ -726,7 +728,10 @@ class ReplicationManager:
     def _status(self) -> Status:
         """What other devices are told."""
         me, decided, reachable = self._me(), self._roles, self._relay.devices()
-        return Status(decided.role, me.generation, decided.master, roles.PRIORITY, me.number, me.chain, reachable)
+        flushed = None if self.is_master else self._shipping.flushed
+        # The master takes what a replica says for acknowledged: only what is on the disk is said.
+        number, chain = (me.number, me.chain) if flushed is None or flushed.number > me.number else flushed
+        return Status(decided.role, me.generation, decided.master, roles.PRIORITY, number, chain, reachable)
 
     def _report(self, event: roles.Event) -> None:
         self._events.put(event)

@@ -156,6 +156,7 @@ class Shipping:
         self._election: threading.Thread | None = None
         self._unflushed = False  # whether commits were applied that are not known to be on this disk
         self._generation = 0  # as of the last `standing`
+        self.flushed: Head | None = None  # the last head that is on this disk, where what came after it could not be
         self.position = (0, 0)  # the last commit record that is on this disk: number of the log file, offset in it
         self.pages = 0  # received in full copies since the environment was opened, as of the last `standing`
         self.in_step = False  # whether this replica has what the master it goes by had; as of the last `standing`
@@ -186,7 +187,7 @@ class Shipping:
         with self._inbox_lock:
             self._inbox.clear()
             self._inbox_bytes = 0
-        self._unflushed = False
+        self._unflushed, self.flushed = False, None
         environment.rep_start(db.DB_REP_MASTER if self.is_master else db.DB_REP_CLIENT)
         self._environment = environment
         self._engine = None
@@ -315,6 +316,8 @@ class Shipping:
         before = engine.head
         with engine.applying():
             flushed = self._deliver(environment, False)
+            if self._unflushed and self.flushed is None:
+                self.flushed = before  # said before the head moves
         if flushed or (engine.head != before and not self._unflushed):
             self._listener(Applied(engine.head))
 
@@ -341,7 +344,7 @@ class Shipping:
         except db.DBError as error:  # a full disk; it is tried again
             self._listener(Broken(f"what other devices committed cannot be written: {error}"))
             return False
-        self._unflushed = False
+        self._unflushed, self.flushed = False, None
         return True
 
     def _process(self, environment: Any, number: int, message: Log) -> bool:

@@ -270,6 +270,35 @@ def test_a_replicated_commit_is_on_the_other_device_when_it_returns(group: Group
         assert b.store.head.number == a.store.head.number
 
 
+def test_what_a_replica_cannot_flush_is_not_said_to_be_there(
+    a: Machine, b: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    until(lambda: b.store.head == a.store.head)
+    there, shipping = b.store.head, b.manager._shipping
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(shipping, "_flush", lambda environment: False)
+        a.write("nowhere yet")
+        until(lambda: b.store.head == a.store.head)
+        told = b.manager._status()
+        assert (told.number, told.chain) == there
+        b.manager._events.put(b.manager._tell)
+        until(lambda: (heard := a.manager._roles.peers[b.device.digest]) is not None and heard.number == there.number)
+        assert a.manager._acknowledged[b.device.digest] == there.number
+    until(lambda: a.manager._acknowledged[b.device.digest] == a.store.head.number)
+    assert b.manager._status().number == a.store.head.number
+
+
+def test_no_log_is_kept_for_a_device_that_was_removed(a: Machine) -> None:
+    a.manager._logs_needed = {b"away": 7, b"removed": 0}
+    (a.path / "data" / "log.0000000009").touch()
+    try:
+        assert a.manager.log_needed() == 0
+        a.manager.is_member = lambda device: device == b"away"  # type: ignore[misc]
+        assert a.manager.log_needed() == 7
+    finally:
+        (a.path / "data" / "log.0000000009").unlink()
+
+
 def test_a_replicated_commit_does_not_wait_for_devices_that_are_away(group: Group, a: Machine, b: Machine) -> None:
     a.store._engine.durability = "replicated"
     group.unplug("b")
