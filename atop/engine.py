@@ -114,7 +114,12 @@ class Engine(Calls):
         self._checkpoint_lock = threading.Lock()
         self._due, self._ending = threading.Event(), threading.Event()
         self._maintenance = threading.Thread(target=self._maintain, name="atop-maintenance", daemon=True)
-        self._maintenance.start()
+        try:
+            self._maintenance.start()
+        except RuntimeError:  # the system has no thread left: whoever has the lock next finds nobody in the environment
+            self._closing = self._closed = True
+            self._environment.abandon()
+            raise
 
     def _opened(self) -> None:
         self._read_head()

@@ -70,7 +70,11 @@ class Server:
         self._listener = listen(local)
         _all.add(self)
         self._thread = threading.Thread(target=self._accept, name="atop-attach", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # the system has no thread left: nobody is to wait for an answer
+            self._listener.close()
+            raise
 
     # -- what has happened
 

@@ -211,7 +211,11 @@ class Store(ClassicStore):
         self._engine.on_recovery = self._recovered
         self._engine.on_applied = self._applied_elsewhere
         self.conflicts = Conflicts(self)
-        self._tenure.serve()
+        try:
+            self._tenure.serve()
+        except BaseException:
+            self._tenure.end()
+            raise
         _open_stores.add(self)
 
     def _use(self, database: Database, numbers: Numbers) -> None:

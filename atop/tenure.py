@@ -12,13 +12,13 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from atop.alone import Alone, group_of
 from atop.attached import AttachedDatabase
 from atop.database import Database, Durability
 from atop.engine import COMMITS, Engine
-from atop.errors import StoreBusy
+from atop.errors import AtopError, StoreBusy, StoreError
 from atop.ids import COUNTER_BITS, LeasedNumbers, NumberAllocator, Numbers
 from atop.joining import join
 from atop.owner import OwnerLock, Presence
@@ -96,7 +96,7 @@ class Tenure:
             return
         try:
             self._server = Server(self._store, self._engine, self._local)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter where the system has no thread left
             log.warning("no other process can open %s meanwhile: %s", self._store.path, error)
             if self._lock is not None:
                 self._lock.say(alone=True)
@@ -141,14 +141,42 @@ class Tenure:
             if self._ended or self._attached is None:
                 lock.release()
                 raise self._store._engine.closed_error()
-            # Past every number that was seen here, so that nothing which was read before is taken to hold.
-            engine, numbers = self._own(lock, (self._attached.sequence | 1) + 1)
-            self._store._use(engine, numbers)
-            self.serve()
+            before = self._store._engine, self._store._numbers
+            try:
+                # Past every number that was seen here, so that nothing which was read before is taken to hold.
+                engine, numbers = self._own(lock, (self._attached.sequence | 1) + 1)
+                try:
+                    self._store._use(engine, numbers)
+                    self.serve()
+                    if self._on_owner is not None:
+                        threading.Thread(target=self._on_owner, name="atop-owner", daemon=True).start()
+                except BaseException:
+                    self._give_up(numbers, *before)
+                    raise
+            except AtopError:
+                raise
+            except Exception as error:  # no thread to be had, or a mistake: others may do better, and this one later
+                raise StoreError(
+                    f"this process could not take over {self._store.path}: {error}", self._store.path
+                ) from error
         log.info("this process has taken over %s", self._store.path)
-        if self._on_owner is not None:
-            threading.Thread(target=self._on_owner, name="atop-owner", daemon=True).start()
         return engine, numbers
+
+    def _give_up(self, numbers: Numbers, *before: Any) -> None:
+        """Taking over failed when the database was open here: close it, and leave it to others, or to the next try."""
+        engine, lock, in_use, server = self._engine, self._lock, self._in_use, self._server
+        with contextlib.ExitStack() as last:
+            if lock is not None:
+                last.callback(lock.release)
+            last.callback(numbers.close)
+            if engine is not None:
+                last.callback(engine.close)
+            if in_use is not None:
+                last.callback(in_use.close_files)
+            if server is not None:
+                last.callback(server.close)
+            self._lock = self._engine = self._in_use = self._server = None
+            self._store._use(*before)
 
     # -- what others are to know
 

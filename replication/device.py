@@ -22,6 +22,7 @@ import atexit
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +50,7 @@ from .participant import Participant
 log = logging.getLogger(__name__)
 
 TAKE_OVER_SECONDS: Final = 15.0
+BEGIN_SECONDS: Final = 0.5  # how soon a device that has taken over, and could not begin, tries again
 
 
 class Device:
@@ -77,7 +79,7 @@ class Device:
                 self.store = Store(
                     path,
                     replication=self._own,
-                    on_owner=self._begin,
+                    on_owner=self._succeed,
                     tag=group.tag if group is not None else 0,
                     **options,
                 )
@@ -108,8 +110,19 @@ class Device:
             participant = self._participant
             if participant is None or self._begun or self._closed:
                 return
-            self._begun = True
             participant.begin(self.store)
+            self._begun = True
+
+    def _succeed(self) -> None:
+        """This process has become the owner, and a thread of its own says so: take part, as soon as that can be."""
+        while True:
+            try:
+                return self._begin()
+            except (AtopError, RuntimeError) as error:  # the disk is full, or the system has no thread left
+                participant = self._participant
+                if participant is not None:
+                    participant.not_begun(error)
+                time.sleep(BEGIN_SECONDS)
 
     def _leave(self) -> None:
         with self._lock:

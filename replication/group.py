@@ -28,7 +28,7 @@ from msgspec import Meta
 
 from atop.alone import GROUP_FILE, MAX_GROUP_BYTES
 from atop.disk import explained, write_durably
-from atop.errors import StoreDamaged
+from atop.errors import AtopError, StoreDamaged
 
 from .identity import DeviceId, Identity
 from .invitation import InvalidDeviceName, check_name
@@ -285,8 +285,14 @@ class Group:
     def _mark(self, **what: bool) -> None:
         with self._lock:
             if any(getattr(self._record, name) is not value for name, value in what.items()):
-                self._record = msgspec.structs.replace(self._record, **what)
-                self._save()
+                before = self._record
+                self._record = msgspec.structs.replace(before, **what)
+                try:
+                    self._save()
+                except AtopError:
+                    if not self.removed:  # a removal holds anyhow; what is not written down is written another time
+                        self._record = before
+                    raise
 
     def _save(self) -> None:
         others = 0 if self.removed else len(self.current()) - 1

@@ -91,13 +91,23 @@ class Participant:
         return member.name if member is not None else device.short
 
     def begin(self, store: Store) -> None:
-        """The store is open: look after its members from now on."""
+        """The store is open: look after its members from now on.
+
+        Raises:
+            AtopError: that the store is complete cannot be written down.
+            RuntimeError: the system has no thread left.
+        """
         group = self._steward.group
         if group is not None:
             group.mark_copied()
         self._steward.store = store
-        self._thread = threading.Thread(target=self._run, name="atop-device", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="atop-device", daemon=True)
+        thread.start()
+        self._thread = thread
+
+    def not_begun(self, why: Exception) -> None:
+        """`begin` has failed, and will be tried again: say so meanwhile."""
+        self._steward.problem = f"this device does not look after its group yet: {why}"
 
     def close(self) -> None:
         """Hand over if this device is master, and take leave of the others. The store is closed afterwards."""

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from victims import Say, Victim
@@ -30,6 +31,8 @@ from atop import (
     StoreClosed,
     StoreError,
     UnstorableValue,
+    serving,
+    tenure,
 )
 
 CACHE = 4 << 20
@@ -301,6 +304,34 @@ def test_an_idle_process_takes_over_by_itself_and_tells_its_program(store_path: 
         owner.kill()
         assert taken.wait(20)
         assert store.owner_pid is None
+
+
+def test_taking_over_that_fails_half_way_leaves_the_store_to_others_and_to_the_next_try(
+    store: Store, store_path: Path, owner: Victim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = os.getpid()
+
+    class Broken(serving.Server):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            if os.getpid() == here:
+                self.close()
+                raise ZeroDivisionError("a mistake")
+
+    held = next(iter(store.pool("leaves")))
+    with monkeypatch.context() as patch:
+        patch.setattr(tenure, "Server", Broken)
+        owner.kill()
+        with pytest.raises(StoreError, match=r"could not take over .* a mistake"):
+            held.text = "nowhere"
+        another = Victim(lambda say: serve(store_path, say))
+        assert another.line() == "ready"
+        until(lambda: store.owner_pid == another.pid)
+        held.text = "through the other"
+    another.kill()
+    until(lambda: store.owner_pid is None)
+    assert held.text == "through the other"
+    held.text = "here"
 
 
 def test_of_several_one_takes_over_and_the_others_attach_to_it(store: Store, store_path: Path, owner: Victim) -> None:

@@ -413,6 +413,21 @@ def test_a_removal_that_cannot_be_written_down_ends_the_link_and_is_written_when
     assert written.count == 1
 
 
+def test_a_copy_that_is_complete_is_written_down_when_it_can_be(tmp_path: Path) -> None:
+    own = Identity.generate()
+    group = Group.found(tmp_path, own, "laptop", tag=0, majority=False)
+    group._mark(copied=False)
+    (tmp_path / "group.json.new").mkdir()
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            group.mark_copied()
+    (tmp_path / "group.json.new").rmdir()
+    group.mark_copied()
+    written = Group.load(tmp_path, own)
+    assert written is not None
+    assert written.copied
+
+
 def test_a_device_that_cannot_begin_leaves_nothing_open(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     home.open("laptop").invite()
     home.close("laptop")

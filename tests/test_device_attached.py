@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from devices import CACHE, PATIENCE, Home, Note, equal, member_names, texts, until
 
-from atop import Store
+from atop import Store, StoreFull
 from replication import Device, NoSuchDevice, NotRunning, PairingFailed
+from replication.group import Group
 
 PROGRAM = Path(__file__).with_name("device_process.py")
 
@@ -150,6 +151,24 @@ def test_beside_a_program_that_runs_no_device_nothing_can_be_asked_of_one(home: 
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def test_a_device_that_takes_over_and_cannot_begin_says_so_and_tries_again(
+    home: Home, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = home.open("laptop")
+    home.join("desktop", a)
+
+    def mark_copied(self: Group) -> None:
+        raise StoreFull("the disk is full: make room and try again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Group, "mark_copied", mark_copied)
+        owner.end()
+        until(lambda: any("disk is full" in problem for problem in a.status().problems))
+    until(lambda: not a.status().problems)
+    a.rename("notebook")
+    assert member_names(a) == ["desktop", "notebook"]
 
 
 def test_a_plain_store_beside_a_device_writes_through_it(home: Home, owner: Owner) -> None:
