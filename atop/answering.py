@@ -27,6 +27,7 @@ from atop.wire import (
     GET_ITEMS,
     KEYS_ONLY,
     LEASE,
+    MAX_PAIRS,
     PAIRS,
     POSITION,
     RETURN,
@@ -50,6 +51,8 @@ Progress = Callable[..., object]
 TRIES: Final = 4
 # How many bytes of records one answer has: the rest is asked for again.
 MAX_ANSWER: Final = 32 << 20
+# How many pairs are read before their size is looked at.
+PAIRS_AT_ONCE: Final = 256
 # The longest that WAIT waits, in seconds: an owner that says nothing for much longer than that is stopped, or hangs.
 LONGEST_WAIT: Final = 60.0
 
@@ -212,14 +215,19 @@ class Answers:
 
         def read() -> list[bytes | None]:
             if flags & KEYS_ONLY:
-                return [*engine.keys(name, start, stop, limit, reverse)]
+                return [*engine.keys(name, start, stop, min(limit, MAX_PAIRS), reverse)]
             found: list[bytes | None] = []
-            size = 0
-            for key, value in engine.pairs(name, start, stop, limit, reverse):
-                found += (key, value)
-                size += len(value)
-                if size > MAX_ANSWER:
+            first, last, size, left = start, stop, 0, min(limit, MAX_PAIRS)
+            while left and size <= MAX_ANSWER:  # in steps: who asks for many is not to fill the owner's memory
+                step = min(left, PAIRS_AT_ONCE)
+                pairs = engine.pairs(name, first, last, step, reverse)
+                for key, value in pairs:
+                    found += (key, value)
+                    size += len(value)
+                if len(pairs) < step:
                     break
+                left -= step
+                first, last = (first, pairs[-1][0]) if reverse else (pairs[-1][0] + b"\0", last)
             return found
 
         return self.exact(read)

@@ -31,6 +31,7 @@ from atop.wire import (
     KEYS_ONLY,
     LEASE,
     MAX_FRAME,
+    MAX_PAIRS,
     PAIRS,
     POSITION,
     RETURN,
@@ -121,11 +122,18 @@ class AttachedDatabase(Asking):
 
     def keys(self, table: str, start: bytes, stop: bytes, limit: int, reverse: bool = False) -> list[bytes]:
         """Up to `limit` keys in [start, stop), from the first on, or from the last back."""
-        if limit <= 0:
-            return []
-        asked = struct.pack(">IB", limit, KEYS_ONLY | (REVERSE if reverse else 0))
-        answer = self._ask(PAIRS, [table.encode(), start, stop, asked])
-        return self._next.keys(table, start, stop, limit, reverse) if answer is None else present(answer)
+        found: list[bytes] = []
+        while len(found) < limit:
+            asked = struct.pack(">IB", min(limit - len(found), MAX_PAIRS), KEYS_ONLY | (REVERSE if reverse else 0))
+            answer = self._ask(PAIRS, [table.encode(), start, stop, asked])
+            if answer is None:
+                return found + self._next.keys(table, start, stop, limit - len(found), reverse)
+            keys = present(answer)
+            found += keys
+            if len(keys) < MAX_PAIRS:
+                break
+            start, stop = (start, keys[-1]) if reverse else (keys[-1] + b"\0", stop)
+        return found
 
     def pairs(
         self, table: str, start: bytes, stop: bytes, limit: int, reverse: bool = False
@@ -133,10 +141,10 @@ class AttachedDatabase(Asking):
         """Up to `limit` (key, value) pairs with keys in [start, stop), from the first on, or from the last back."""
         found: list[tuple[bytes, bytes]] = []
         while len(found) < limit:
-            asked = struct.pack(">IB", limit - len(found), REVERSE if reverse else 0)
+            asked = struct.pack(">IB", min(limit - len(found), MAX_PAIRS), REVERSE if reverse else 0)
             answer = self._ask(PAIRS, [table.encode(), start, stop, asked])
             if answer is None:
-                return self._next.pairs(table, start, stop, limit, reverse)
+                return found + self._next.pairs(table, start, stop, limit - len(found), reverse)
             flat = present(answer)
             if not flat:
                 break

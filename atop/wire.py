@@ -57,6 +57,7 @@ CHUNK: Final = 1 << 16
 HELLO = 1
 GET = 2  # [table, key] -> [value]
 GET_ITEMS = 3  # [id and version known (2 u64), ...] -> [record | empty: as known | None: no such item, ...]
+# No more than MAX_PAIRS in one answer, and fewer where the values are large: the rest is asked for again.
 PAIRS = 4  # [table, start, stop, limit u32 and flags u8] -> [key, value, ...], or [key, ...]
 POSITION = 5  # [table, key] -> [f64]
 CHECK = 6  # [versions (n x 2 u64), name, item id u64 | None, ...] -> []
@@ -72,6 +73,7 @@ REFUSED = 131
 
 # Flags of PAIRS.
 REVERSE, KEYS_ONLY = 1, 2
+MAX_PAIRS: Final = 1 << 14
 
 _frame = struct.Struct(">IB")
 _news = struct.Struct(">QQQQ32sBI")

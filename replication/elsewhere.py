@@ -11,6 +11,7 @@ import itertools
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -55,6 +56,7 @@ class Elsewhere:
         self._changed = threading.Condition()  # guards what follows
         self._answers: dict[int, dict[Id, set[Digest]]] = {}  # token -> device -> what it names
         self._awaited: dict[Digest, set[Id]] = {}  # contents -> devices that have them
+        self._awaiting: Counter[Digest] = Counter()  # how many calls wait for each of these
         self._tokens = itertools.count(1)
         self._closed = False
 
@@ -87,8 +89,19 @@ class Elsewhere:
 
     def _await_some(self, sizes: dict[Digest, int], seconds: float) -> bool:
         with self._changed:
+            self._awaiting.update(sizes.keys())
             for digest in sizes:
                 self._awaited.setdefault(digest, set())
+        try:
+            return self._await_asked(sizes, seconds)
+        finally:
+            with self._changed:
+                for digest in sizes:
+                    self._awaiting[digest] -= 1
+                    if not self._awaiting[digest]:  # else another call waits for what is said of it
+                        del self._awaiting[digest], self._awaited[digest]
+
+    def _await_asked(self, sizes: dict[Digest, int], seconds: float) -> bool:
         for link in self._links():
             for digest, size in sizes.items():
                 send(link, FileAsked(digest, size, 0, 0))
@@ -102,10 +115,7 @@ class Elsewhere:
                 if (now_sent := self._sent()) != sent:
                     progress, sent = time.monotonic(), now_sent
                 self._changed.wait(LOOK_SECONDS)
-            found = there()
-            for digest in sizes:
-                self._awaited.pop(digest, None)
-        return found
+            return there()
 
     def named(self, digests: list[Digest]) -> set[Digest]:
         """Those of these contents that another device names; all of them, unless every other device has answered."""

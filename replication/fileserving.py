@@ -94,11 +94,17 @@ class Server:
             if len(self._asked) >= MAX_ASKS or self._waiting + asked.length > MAX_ASKED_BYTES:
                 self._link.close(Reason.WRONG_MESSAGE, wait=False)
                 return
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="atop-files-send", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the system has no thread left: the device is told, and asks again
+                    log.warning("contents are not sent: there is no thread to do it")
+                    self._tell(FileAbsent(asked.digest, coming=True))
+                    return
+                self._thread = thread
             self._asked.append(asked)
             self._waiting += asked.length
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="atop-files-send", daemon=True)
-                self._thread.start()
             self._changed.notify()
 
     def close(self) -> None:

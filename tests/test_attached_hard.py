@@ -19,13 +19,14 @@ from pathlib import Path
 import pytest
 from victims import Say, Victim
 
-from atop import Item, Store, StoreBusy, StoreClosed, StoreReadOnly, joining, serving
+from atop import Item, Store, StoreBusy, StoreClosed, StoreReadOnly, answering, attached, joining, serving
 from atop.owner import LOCK_NAME, SOCKET_NAME, holder_of
 from atop.wire import (
     ASK,
     COMMIT,
     GET,
     HELLO,
+    KEYS_ONLY,
     MAX_FRAME,
     OK,
     PAIRS,
@@ -384,6 +385,40 @@ def test_questions_of_the_wrong_form_change_nothing(store_path: Path, owner: Vic
     check_well(store_path, owner)
     with Store(store_path, cache_size=CACHE) as store:
         assert store.ask("commits") == store.head.number == 2
+
+
+def test_no_answer_has_more_pairs_than_it_may_and_what_is_asked_for_comes_in_several(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, value in (
+        (answering, "MAX_PAIRS", 5),
+        (answering, "PAIRS_AT_ONCE", 2),
+        (attached, "MAX_PAIRS", 5),
+    ):
+        monkeypatch.setattr(module, name, value)
+    owner = Victim(lambda say: own(store_path, say))
+    try:
+        assert owner.line() == "ready"
+        channel, connected = welcomed(store_path)
+        for flags, most in ((0, 10), (KEYS_ONLY, 5)):
+            asked = [b"items", b"", b"\xff" * 9, struct.pack(">IB", (1 << 32) - 1, flags)]
+            channel.send(PAIRS, struct.pack(">Q", 0) + pack_list(asked))
+            _, answer = channel.receive()
+            assert len(unpack_list(answer, unpack_news(answer)[1])) == most
+        connected.close()
+        with Store(store_path, cache_size=CACHE) as store:
+            database, stop = store._engine, b"\xff" * 9
+            everything = database.pairs("items", b"", stop, 1_000)
+            assert len(everything) > 10
+            assert [key for key, _ in everything] == sorted({key for key, _ in everything})
+            for limit in (1, 4, 5, 6, 10, len(everything), 1_000):
+                for reverse in (False, True):
+                    expected = (everything[::-1] if reverse else everything)[:limit]
+                    assert database.pairs("items", b"", stop, limit, reverse) == expected
+                    assert database.keys("items", b"", stop, limit, reverse) == [key for key, _ in expected]
+    finally:
+        os.kill(owner.pid, signal.SIGTERM)
+        owner.wait()
 
 
 def test_commits_cut_and_bent_at_any_byte_break_nothing(store_path: Path, owner: Victim) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime
 import json
+import threading
 from typing import Any
 
 import pytest
 from browsing import Served
 
 from atop import Item, Pool
+from atop.browser.jobs import MAX_RUNNING, Jobs
+from atop.browser.views import Refusal
 
 COUNT = 120
 
@@ -187,6 +190,20 @@ def finished(served: Served, job: dict[str, Any]) -> dict[str, Any]:
     while job["state"] == "running":
         job = served.client.get(f"/api/jobs/{job['job']}").json()
     return job
+
+
+def test_a_task_that_gets_no_thread_is_refused_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    jobs = Jobs()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        for _ in range(MAX_RUNNING + 1):
+            with pytest.raises(Refusal, match="in a moment"):
+                jobs.start("import", lambda job: None)
+    jobs.start("import", lambda job: None)
+    jobs.close()
 
 
 def test_an_index_is_made_used_and_removed(served: Served, books: Pool) -> None:

@@ -19,8 +19,11 @@ from linking import PATIENCE, wait_until
 from atop import File, NoSuchFile, StoreDamaged
 from atop.values import FileInfo
 from replication import filesync
+from replication.elsewhere import Elsewhere
+from replication.fileserving import Server
+from replication.identity import DeviceId
 from replication.messages import MAX_ASKED_BYTES as MOST
-from replication.messages import FileAsked, FileChunk
+from replication.messages import FileAbsent, FileAsked, FileChunk, Message, Reason
 
 DATA = contents(700_000)
 KEEP_NOTHING = datetime.timedelta(0)
@@ -494,3 +497,70 @@ def test_what_a_device_asks_for_again_and_again_is_done_once_at_a_time(
     go_on.set()
     wait_until(lambda: not files._errands)
     assert sorted(looked) == hashes[:2]
+
+
+# -- what several wait for, and a system without threads
+
+
+class Line:
+    """A link that notes what is sent on it."""
+
+    device_id = DeviceId(bytes(32))
+    open = True
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+
+    def send(self, message: Message, route: object = None) -> None:
+        self.sent.append(message)
+
+    def send_file(self, chunk: FileChunk, timeout: float) -> bool:
+        self.sent.append(chunk)
+        return True
+
+    def close(self, reason: Reason = Reason.LEAVING, *, wait: bool = True) -> None:
+        self.open = False
+
+
+def test_each_of_two_that_wait_for_the_same_contents_is_told_that_another_device_has_them() -> None:
+    line, wanted, other = Line(), b"w" * 32, b"o" * 32
+    elsewhere = Elsewhere(lambda: [line], lambda: 2, lambda: 0)
+    found: list[str] = []
+
+    def wait(name: str, sizes: dict[bytes, int]) -> None:
+        if elsewhere._await_some(sizes, PATIENCE):
+            found.append(name)
+
+    both = threading.Thread(target=wait, args=("both", {wanted: 1, other: 1}))
+    one = threading.Thread(target=wait, args=("one", {wanted: 1}))
+    both.start()
+    one.start()
+    wait_until(lambda: len(line.sent) == 3)
+    elsewhere.here(b"b", [wanted])
+    one.join()
+    assert found == ["one"]
+    elsewhere.here(b"b", [other])
+    both.join()
+    assert found == ["one", "both"]
+    assert not elsewhere._awaited
+    assert not elsewhere._awaiting
+
+
+def test_who_asks_for_contents_while_there_is_no_thread_to_send_them_is_told_so(
+    a: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, line = add(a).digest, Line()
+    server = Server(line, a.store._file_area, lambda digest: False, lambda digest, size: None)
+    asked = FileAsked(digest, len(DATA), 0, 1_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda thread: _no_thread())
+        server.ask(asked)
+    assert line.sent == [FileAbsent(digest, coming=True)]
+    server.ask(asked)
+    wait_until(lambda: len(line.sent) == 2)
+    server.close()
+    assert line.sent[1] == FileChunk(digest, 0, DATA[:1_000])
+
+
+def _no_thread() -> None:
+    raise RuntimeError("can't start new thread")

@@ -67,14 +67,17 @@ class Jobs:
             if len(self._threads) >= MAX_RUNNING:
                 raise Refusal(429, "Several long tasks are running already: try again when one of them is done.")
             job = Job(self._next, label)
+            thread = threading.Thread(target=self._run, args=(job, work), name="atop-browser-job", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no thread left
+                raise Refusal(503, "No task can be begun just now: try again in a moment.") from None
+            self._threads.add(thread)
             self._next += 1
             self._jobs[job.number] = job
             over = [number for number, old in self._jobs.items() if old.state != "running"]
             for number in over[: max(0, len(self._jobs) - MAX_KEPT)]:
                 del self._jobs[number]
-            thread = threading.Thread(target=self._run, args=(job, work), name="atop-browser-job", daemon=True)
-            self._threads.add(thread)
-        thread.start()
         return job
 
     def _run(self, job: Job, work: Callable[[Job], dict[str, Any] | None]) -> None:
