@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from atop import AtopError
 from discovery import DEFAULT_PORT, Candidate, Change, Discovery, DiscoveryError, DiscoveryStatus
 
 from .group import Changes, Group
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 class Connections:
     """An open port, and the search for the other devices. Raises CannotListen if the port that was asked for is taken.
 
-    Fields to read: `port`.
+    Fields to read: `port`, and `announces`, the name under which this device is announced.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class Connections:
         self._chosen = chosen
         self._on_pairing = on_pairing
         self._places = places
+        self.announces: str | None = None
+        self._pairing: int | None = None  # the number of an open invitation
         self._announced: dict[str, Candidate] = {}  # by short device id: what was heard last
         about = Credentials(
             identity,
@@ -63,7 +66,8 @@ class Connections:
         self._peers = Peers(about, hub)
         try:
             self.port = self._listen()
-            self._discovery = self._begin_discovery()
+            self._discovery = self._new_discovery()
+            self._start_discovery()
         except BaseException:
             self._peers.close()
             raise
@@ -80,7 +84,7 @@ class Connections:
                 raise
             return self._peers.listen(None, 0, on_pairing=self._on_pairing)
 
-    def _begin_discovery(self) -> Discovery:
+    def _new_discovery(self) -> Discovery:
         try:
             discovery = Discovery(
                 name=self._group.own.name,
@@ -95,8 +99,16 @@ class Connections:
         except DiscoveryError as error:
             raise SettingsError(f"devices cannot be looked for: {error}") from None
         discovery.prefer(self._short_ids())
-        discovery.start()
+        discovery.set_pairing(self._pairing)
         return discovery
+
+    def _start_discovery(self) -> None:
+        name = self._group.own.name
+        try:
+            self._discovery.start()
+        except RuntimeError as error:
+            raise AtopError(f"devices are not looked for: the system has no thread left ({error})") from error
+        self.announces = name
 
     def _on_candidate(self, change: Change, candidate: Candidate) -> None:
         if change is Change.LOST:
@@ -129,6 +141,7 @@ class Connections:
 
     def set_pairing(self, number: int | None) -> None:
         """Announce an open invitation, or its end."""
+        self._pairing = number
         self._discovery.set_pairing(number)
 
     def members_changed(self, changes: Changes, news: Members) -> None:
@@ -147,9 +160,14 @@ class Connections:
                 self._peers.close_device(link.device_id, Reason.REMOVED)
 
     def announce_anew(self) -> None:
-        """Announce this device under its new name."""
+        """Announce this device under its new name.
+
+        Raises AtopError: that could not be done, `announces` is still the old name, and it may be tried again.
+        """
+        fresh = self._new_discovery()
         self._discovery.close()
-        self._discovery = self._begin_discovery()
+        self._discovery = fresh
+        self._start_discovery()
 
     def close(self) -> None:
         """End all links, and be silent."""

@@ -205,9 +205,16 @@ class Participant:
         """This device has another name now, given here or elsewhere."""
         settings.change(self._path / "local", name=name)
         self._settings = settings.current(self._path / "local", self._settings)
+        self._work.put(self._announce)
+
+    def _announce(self) -> None:
+        """Announce this device under the name that it has. What fails is tried again at each tick."""
         connections = self._steward.connections
-        if connections is not None:
-            connections.announce_anew()
+        if connections is not None and connections.announces != self.name:
+            try:
+                connections.announce_anew()
+            except AtopError as error:
+                self._steward.problem = f"{self.name} is not announced under this name yet: {error}"
 
     def add_listener(self, listener: LinkListener) -> None:
         """Have a listener hear of every link and message, beside the manager."""
@@ -270,6 +277,7 @@ class Participant:
         self._steward.look()
         if self.name != self._settings.name:
             self._renamed(self.name)
+        self._announce()
         invitation, connections = self._invitation, self._steward.connections
         if invitation is not None and connections is not None and invitation.status.state in ("paired", "failed"):
             connections.set_pairing(None)

@@ -14,7 +14,7 @@ from berkeleydb import db
 from devices import CACHE, PATIENCE, Home, Note, equal, member_names, texts, until
 
 from atop import NoMaster, NoSuchStore, Store, StoreDamaged, StoreError, StoreFull
-from discovery import Candidate, Change
+from discovery import Candidate, Change, Discovery
 from replication import MAX_DEVICES, Device, NoSuchDevice, NotAMember, PairingFailed, StoreNotEmpty, WorkStatus, device
 from replication.group import Group, distinct_name, merged
 from replication.identity import Identity
@@ -336,6 +336,25 @@ def test_what_is_asked_of_a_device_that_is_not_there(home: Home) -> None:
     a.invite()
     with pytest.raises(NoSuchDevice, match="laptop"):
         a.remove("desktop")
+
+
+def test_a_new_name_that_cannot_be_announced_is_announced_later(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = home.open("laptop")
+    invitation = a.invite()
+
+    def start(discovery: Discovery) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Discovery, "start", start)
+        a.rename("notebook")
+        until(lambda: any("no thread left" in problem for problem in a.status().problems))
+    connections = a._participant._steward.connections  # type: ignore[union-attr]
+    assert connections is not None
+    until(lambda: connections.announces == "notebook" and connections.status()[1].running)
+    until(lambda: not a.status().problems)
+    assert connections._discovery._pairing == invitation.number
+    home.join("desktop", a, invitation.code)
 
 
 def test_a_device_is_renamed_everywhere(home: Home) -> None:
