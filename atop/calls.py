@@ -60,6 +60,10 @@ RETRY_SECONDS, RETRY_SPACE = 0.5, 1 << 20
 LOCKOUT_SECONDS = 0.001
 
 
+# Failures that pass by themselves.
+_PASSING = (db.DBLockDeadlockError, db.DBRepLockoutError, db.DBRepHandleDeadError)
+
+
 class Pending:
     """A commit that is not known to be on the disk yet."""
 
@@ -102,6 +106,8 @@ class Calls:
         self._retry_at, self._retry_space = 0.0, 0
         self._writing: str | None = None  # the table that is being written, for errors
         self._era = 0  # counts the failures; calls that overlap one can tell by it
+        # The last failure that was not one of Berkeley DB's because of another, and its era.
+        self._culprit: tuple[int, AtopError] | None = None
         self._write_lock = threading.RLock()
         self._flush_lock = threading.Lock()  # taken after the write lock, if both
         # Commits that are not known to be on the disk, in order. Invariant: appended to under the write lock, shortened
@@ -153,6 +159,7 @@ class Calls:
                 return operate()
             except (db.DBError, MemoryError, UncertainError) as error:
                 failure = error
+                self._note(error)
             finally:
                 inside.pop()
             tries += 1
@@ -175,13 +182,24 @@ class Calls:
         if isinstance(failure, db.DBLockDeadlockError):
             raise StoreError(f"no lock to be had after {MAX_DEADLOCKS} tries: try again", self.path.parent) from failure
         uncertain = isinstance(failure, UncertainError)
-        cause = failure.__cause__ if uncertain else failure
-        error = explained(cause or failure, self.path.parent, table)
         if uncertain or isinstance(failure, db.DBRunRecoveryError):
-            self._recover(era, error)
+            self._recover(era, failure, table)
             if not uncertain and is_bystander(failure) and tries < MAX_BYSTANDING:
                 return
-        raise error from failure
+        raise self._why(era, failure, table) from failure
+
+    def _note(self, failure: BaseException) -> None:
+        """A call has failed: called while it is inside, so that whoever recovers, alone, knows what the cause was."""
+        cause = failure.__cause__ or failure
+        if not isinstance(cause, _PASSING) and not is_bystander(cause):
+            self._culprit = self._era, explained(cause, self.path.parent)
+
+    def _why(self, era: int, failure: BaseException, table: str | None = None) -> AtopError:
+        """A failure as an error of ours: where it only says that there was another in that era, it is that one."""
+        cause = failure.__cause__ or failure
+        if is_bystander(cause) and self._culprit is not None and self._culprit[0] >= era:
+            return copy.copy(self._culprit[1])
+        return explained(cause, self.path.parent, table)
 
     def _usable(self) -> bool:
         return self._down is None and not self._closed
@@ -248,10 +266,11 @@ class Calls:
 
     # -- failing
 
-    def _recover(self, era: int, cause: AtopError) -> None:
+    def _recover(self, era: int, failure: BaseException, table: str | None = None) -> None:
         """Give the environment up and open it again, unless that has been done since `era`."""
         with self._gate.alone():
             if self._era == era and not self._closed:
+                cause = self._why(era, failure, table)
                 log.warning("recovering %s: %s", self.path, cause)
                 self._era += 1
                 self._down, self._recovering = cause, True
@@ -341,12 +360,13 @@ class Calls:
         return {p.commit_id for p in self._unflushed} - lost
 
     def _settle(self, kept: set[int] | None, cause: AtopError | None) -> None:
+        full = isinstance(cause, StoreFull) or isinstance(self._down, StoreFull)
         for pending in self._unflushed:
             if kept is not None:
                 pending.kept = pending.commit_id in kept
                 pending.error = cause
             else:
-                pending.error = StoreError(
+                pending.error = (StoreFull if full else StoreError)(
                     f"the store {self.path.parent} failed ({cause}), and cannot be opened again yet: whether commit "
                     f"{pending.commit_id} was kept will be seen when it can",
                     self.path.parent,
@@ -391,12 +411,13 @@ class Calls:
             return
         except db.DBError as error:
             failure = error
+            self._note(error)
         finally:
             self._inside.pop()
-        reason = explained(failure, self.path.parent)
+        reason = self._why(era, failure)
         if isinstance(reason, StoreFull) and not give_up:
             raise reason from failure
-        self._recover(era, reason)
+        self._recover(era, failure)
 
     # -- closing
 

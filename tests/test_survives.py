@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import pickle
 import threading
@@ -13,7 +14,8 @@ import pytest
 from berkeleydb import db
 
 import atop
-from atop import Commit, Item, Store, StoreDamaged, UnsafePickle, UnsupportedStore
+from atop import Commit, Item, Store, StoreDamaged, StoreError, StoreFull, UnsafePickle, UnsupportedStore
+from atop.calls import Pending
 from atop.environment import FORMAT_KEY
 from atop.records import pack_u64
 from atop.writeset import ITEMS
@@ -277,3 +279,36 @@ def test_who_comes_during_a_recovery_waits_for_it(store: Store, monkeypatch: pyt
         reader.join(PATIENCE)
     assert len(records) == 2
     assert records[0] == records[1] is not None
+
+
+def test_who_fails_because_of_another_is_told_why_that_one_did(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that finds the database failed may come to recover it before the one whose flush found the disk full."""
+    engine = store._engine
+    count = engine._count
+
+    def fail_meanwhile(counters: dict[bytes, int], txn: object) -> None:
+        count(counters, txn)
+        engine._note(db.DBError(errno.ENOSPC, "No space left on device"))
+        engine._env.set_flags(db.DB_PANIC_ENVIRONMENT, 1)
+
+    before = store.head
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_count", fail_meanwhile)
+        with pytest.raises(StoreFull, match="make room"):
+            Item(store)
+    assert store.head == before
+    Item(store)
+    engine._env.set_flags(db.DB_PANIC_ENVIRONMENT, 1)  # of another time, which is not a full disk
+    Item(store)
+    assert store.verify().problems == []
+
+
+def test_where_it_cannot_be_said_yet_what_a_full_disk_kept_that_is_the_reason(store: Store) -> None:
+    engine = store._engine
+    for cause, kind in ((StoreFull("full"), StoreFull), (StoreError("broken"), StoreError)):
+        pending = Pending(1)
+        engine._unflushed.append(pending)
+        engine._settle(None, cause)
+        assert type(pending.error) is kind
+        with pytest.raises(kind, match="whether commit 1 was kept will be seen"):
+            engine._flush(pending)
