@@ -424,7 +424,10 @@ def test_an_item_cannot_name_contents_that_are_not_there(store: Store) -> None:
     assert not list(store.items())
 
 
-@pytest.mark.not_kinds("master", "replica", "attached_to_replica")  # they keep what another device may ask for
+# Across devices the rule is another one (docs/guarantees.md, contents of files): contents stay while any device names
+# them. History is forgotten by the master alone, so on a replica they stay for good here; and on the master until the
+# other device has followed and says so, which a later `compact` finds. Tests of that: `test_filesync.py`.
+@pytest.mark.not_kinds("master", "replica", "attached_to_replica")
 def test_contents_stay_while_the_history_names_them(store: Store) -> None:
     item = Item(store, file=store.file(b"old"))
     item.file = None
