@@ -37,7 +37,7 @@ SWITCHES = [
     "--disable-sync",
 ]
 # How long a page may take to show what is expected, in milliseconds: generous, for machines under load.
-PATIENCE = 20_000
+PATIENCE = 40_000
 
 
 class Served:

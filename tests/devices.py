@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ from atop import Item, Store
 from replication import Device
 
 CACHE = 4 << 20
-PATIENCE = 30.0  # seconds after which a test that waits has failed
 
 
 class Note(Item):
@@ -46,14 +43,6 @@ class Home:
     def end(self) -> None:
         for device in list(self.devices.values()):
             device.close()
-
-
-def until(condition: Callable[[], Any]) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "what the test waits for did not come"
-        time.sleep(0.01)
 
 
 def texts(store: Store) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+from waiting import PATIENCE
 
 from atop import Item, Store
 from atop.engine import TABLES
@@ -17,7 +17,6 @@ from replication.manager import ReplicationManager
 from replication.messages import FileChunk, Log, Message, Ping, Reason, Route, encode, judge
 
 CACHE = 4 << 20
-PATIENCE = 20.0  # seconds after which a test that waits has failed
 
 
 class Note(Item):
@@ -159,11 +158,3 @@ class Group:
             self.cut(one, two)
         for machine in list(self.machines.values()):
             machine.close()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "what the test waits for did not come"
-        time.sleep(0.002)

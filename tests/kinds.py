@@ -98,7 +98,8 @@ def _own(path: Path, kind: Callable[[Path], AbstractContextManager[Open]], say: 
 @contextlib.contextmanager
 def _group(path: Path, first: Path, second: Path) -> Iterator[Open]:
     """Two devices in this process; the first one is master when the store at `path` is opened."""
-    from grouping import Group, until
+    from grouping import Group
+    from waiting import until
 
     group = Group(path.parent)
 

@@ -18,7 +18,7 @@ from replication.messages import Incoming, Lsn, Message, Ping, Pong
 
 GROUP = hashlib.blake2s(b"a group").digest()
 OTHER_GROUP = hashlib.blake2s(b"another group").digest()
-PATIENCE = 20.0  # seconds until a condition that does not come true fails the test
+PATIENCE = 60.0  # seconds until a condition that does not come true fails the test
 POSITION = Position(clock=1_000, generation=2, commit=3, lsn=Lsn(4, 5))
 BRISK = Timing(ping_seconds=0.05, silence_seconds=1.0, stall_seconds=0.5, close_seconds=0.5)
 

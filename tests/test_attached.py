@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from victims import Say, Victim
+from waiting import until
 
 from atop import (
     Conflict,
@@ -99,16 +100,6 @@ def store(owner: Victim, store_path: Path) -> Iterator[Store]:
     with Store(store_path, cache_size=CACHE) as attached:
         assert attached.owner_pid == owner.pid
         yield attached
-
-
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    """Wait for something that another thread or process brings about."""
-    waited = threading.Event()
-    for _ in range(int(seconds / 0.005)):
-        if condition():
-            return
-        waited.wait(0.005)
-    raise AssertionError("it did not come about")
 
 
 # -- what is committed elsewhere

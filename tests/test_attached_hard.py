@@ -12,12 +12,13 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from victims import Say, Victim
+from waiting import until
 
 from atop import Item, Store, StoreBusy, StoreClosed, StoreReadOnly, answering, attached, joining, serving
 from atop.owner import LOCK_NAME, SOCKET_NAME, holder_of
@@ -72,15 +73,6 @@ def owner(store_path: Path) -> Iterator[Victim]:
             os.kill(victim.pid, signal.SIGCONT)
         os.kill(victim.pid, signal.SIGTERM)
         victim.wait()
-
-
-def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    waited = threading.Event()
-    for _ in range(int(seconds / 0.005)):
-        if condition():
-            return
-        waited.wait(0.005)
-    raise AssertionError("it did not come about")
 
 
 def connect(path: Path) -> socket.socket:

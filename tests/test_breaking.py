@@ -9,22 +9,15 @@ import os
 import random
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from laboratory import PATIENCE, Lab, Proxy, laboratory
+from laboratory import Lab, Proxy, laboratory
+from waiting import until
 
 pytestmark = pytest.mark.slow
 lab = pytest.fixture(laboratory)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "what the test waits for did not come"
-        time.sleep(0.005)
 
 
 def stall(wire: Proxy) -> None:

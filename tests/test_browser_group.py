@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from browsing import Served
-from devices import Home, equal, member_names, until
+from devices import Home, equal, member_names
 from test_browser_views import ODD, SCRIPT, texts
+from waiting import until
 
 from atop import Item, Store
 from atop.browser import serve_in_thread

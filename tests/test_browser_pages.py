@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from browsing import Served
+from waiting import until
 
 from atop import Item, Pool, Store
 
@@ -76,7 +77,7 @@ def test_a_cell_is_edited_as_in_a_spreadsheet(served: Served, books: Pool, scree
     screen.keyboard.type("7")
     screen.keyboard.press("Enter")
     screen.get_by_role("gridcell", name="7", exact=True).first.wait_for()
-    assert (item.title, item.pages) == ("title 0001 changed", 7)
+    until(lambda: (item.title, item.pages) == ("title 0001 changed", 7))  # the cell shows it before it is written
     screen.keyboard.press("Control+z")
     screen.get_by_text("Undone: change pages").wait_for()
     assert item.pages == 1
@@ -97,8 +98,8 @@ def test_a_change_from_elsewhere_is_shown_and_never_overwritten(served: Served, 
     screen.get_by_role("button", name="Keep mine").wait_for()
     assert item.title == "title 0001 theirs"
     screen.get_by_role("button", name="Keep mine").click()
+    until(lambda: item.title == "title 0001 mine")
     cell(screen, "title 0001 mine").wait_for()
-    assert item.title == "title 0001 mine"
     item.pages = 4711  # and without an edit it simply appears
     cell(screen, "4711").wait_for()
 

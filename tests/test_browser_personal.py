@@ -9,10 +9,11 @@ from contextlib import closing
 from typing import Any
 
 from browsing import Served, watched_page
-from devices import Home, equal, until
+from devices import Home, equal
 from test_browser_group import ServedDevice, conflict_about, home
 from test_browser_views import PNG, mailbox
 from test_sanitise import HOSTILE
+from waiting import until
 
 from atop.browser.sanitise import sanitise
 from atop.pim import Contact, Event, Message, open_pool
@@ -124,6 +125,7 @@ def test_contacts_are_found_by_letter_and_follow_what_happens_elsewhere(served: 
     screen.goto(f"{served.base}/contacts")
     screen.get_by_role("link", name="D", exact=True).press("Enter")
     screen.locator(".row", has_text="Dnna 00").wait_for()
+    screen.locator(".row", has_text="Cnna 59").wait_for(state="attached")  # what is before it is read as well
     screen.locator(".row", has_text="Dnna 00").focus()
     screen.keyboard.press("ArrowUp")
     pane(screen).get_by_role("heading", name="Cnna 59").wait_for()

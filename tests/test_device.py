@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from berkeleydb import db
-from devices import CACHE, PATIENCE, Home, Note, equal, member_names, texts, until
+from devices import CACHE, Home, Note, equal, member_names, texts
+from waiting import PATIENCE, until
 
 from atop import NoMaster, NoSuchStore, Store, StoreDamaged, StoreError, StoreFull
 from discovery import Candidate, Change, Discovery

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from devices import CACHE, PATIENCE, Home, Note, equal, member_names, texts, until
+from devices import CACHE, Home, Note, equal, member_names, texts
+from waiting import PATIENCE, until
 
 from atop import Store, StoreFull
 from replication import Device, NoSuchDevice, NotRunning, PairingFailed

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from devices import CACHE, PATIENCE, Home, Note, equal, member_names, texts, until
+from devices import CACHE, Home, Note, equal, member_names, texts
+from waiting import PATIENCE, until
 
 from atop import Store
 from discovery import Candidate, Change

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from berkeleydb import db
-from grouping import PATIENCE, Group, Machine, Note, until
+from grouping import Group, Machine, Note
+from waiting import PATIENCE, until
 
 from atop import NoMaster
 from replication import requests

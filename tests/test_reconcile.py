@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grouping import PATIENCE, Group, Machine, Note, until
+from grouping import Group, Machine, Note
+from waiting import PATIENCE, until
 
 from atop import NoMaster, StoreFull, calls, replacing
 from replication import reconcile

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from grouping import PATIENCE, Group, Machine, until
+from grouping import Group, Machine
 from linking import identity
+from waiting import PATIENCE, until
 
 from replication.group import Group as DeviceGroup
 from replication.hub import Hub
