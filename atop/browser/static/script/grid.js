@@ -174,8 +174,9 @@ class Grid extends GridView {
     if (row && column && !row.problem) this.editor.begin(row, this.active.column, text).catch(Atop.tell);
   }
 
-  // Takes back the last edit that was made in a cell here.
+  // Takes back the last edit that was made in a cell here, once what is being written is.
   async undo() {
+    await Promise.allSettled([...this.editor.sending.values()]);
     const commit = this.edits.pop();
     if (!commit) { Atop.toast("Nothing was edited in this table since it was opened.", { seconds: 3 }); return; }
     const done = await Atop.request("POST", "/api/undo", { commit });
