@@ -6,8 +6,9 @@ Nothing secret is in them: no code, no key, no content.
 from __future__ import annotations
 
 import datetime
+import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,6 +31,16 @@ PHASES: Final = {
     "replaying": "bringing commits together",
 }
 
+SETTLING: Final = {
+    "starting": "looking for the other devices",
+    "waiting": "looking for a master",
+    "electing": "agreeing on a master",
+}
+"""What a device does in a role that is none yet: it is not said to be in sync before."""
+
+CLOCK_SECONDS: Final = 300.0
+"""How far clocks may be apart before it is said: of two changes the later one is kept, by the devices' clocks."""
+
 RATE_FLOOR: Final = 1.0
 BYTES_FLOOR: Final = 1_000.0
 """Commits and bytes a second below which it is not said how long something will take."""
@@ -42,8 +53,9 @@ class PeerStatus:
     `online`: it is reached. `role`: "master", "replica", "electing", "waiting", "starting", or None while it is
     not heard. `in_sync`: its history ends with the same commit as this device's, by number and chain. `behind` and
     `ahead`: how many commits it lacks, or has more (None: not known); `seconds`: about how long until that is made up.
-    `through` names the device that passes messages on, where there is no link of their own. `round_trip` is in seconds.
-    `removed_at` is set for a device that was removed.
+    `through` names the device that passes messages on, where there is no link of their own. `round_trip` is in seconds;
+    so is `clock_ahead`: how far its clock is ahead of this device's (None: not known). `removed_at` is set for a device
+    that was removed.
     """
 
     name: str
@@ -60,6 +72,7 @@ class PeerStatus:
     round_trip: float | None = None
     heard_seconds_ago: float | None = None
     removed_at: datetime.datetime | None = None
+    clock_ahead: float | None = None
 
 
 @dataclass(frozen=True)
@@ -163,6 +176,8 @@ class DeviceStatus:
             return "; ".join(work.text for work in self.work)
         if self.parted:
             return "waiting: the master lacks commits that are here; they are being put in safety"
+        if self.in_sync and self.role in SETTLING:
+            return f"about to follow {self.master}" if self.role == "waiting" and self.master else SETTLING[self.role]
         if self.in_sync:
             away = [peer.name for peer in present if not peer.online]
             return "in sync" + (f" with {_names(online)}; not reachable: {', '.join(away)}" if away else "")
@@ -215,6 +230,7 @@ class Sources:
     discovery: DiscoveryStatus | None
     invitation: InvitationStatus | None
     problem: str | None
+    awaited: Container[str]  # ids of devices that were paired and have not been here
 
     def name_of(self, device: DeviceId) -> str:
         """How people call a device."""
@@ -245,7 +261,7 @@ def status_of(sources: Sources) -> DeviceStatus:
         announced_as=found.announced_as if found is not None else None,
         peers=peers,
         invitation=sources.invitation,
-        problems=_problems_of(sources, removed),
+        problems=_problems_of(sources, removed, peers),
         work=_work_of(manager),
         files=FileCounts(
             manager.files.missing,
@@ -323,10 +339,11 @@ def _peer(
         through=None if known is None or known.via is None else sources.name_of(known.via),
         round_trip=None if link is None else link.round_trip,
         heard_seconds_ago=ago if link is None else link.silent_for,
+        clock_ahead=None if link is None else heard.clock_ahead,
     )
 
 
-def _problems_of(sources: Sources, removed: bool) -> tuple[str, ...]:
+def _problems_of(sources: Sources, removed: bool, peers: tuple[PeerStatus, ...]) -> tuple[str, ...]:
     """What is wrong, the weightiest first."""
     manager = sources.manager
     said = (sources.problem, manager.problem, manager.reconcile.problem, manager.files.problem)
@@ -338,11 +355,35 @@ def _problems_of(sources: Sources, removed: bool) -> tuple[str, ...]:
     ]
     if removed:
         found.insert(0, "this device was removed from the group; its data is kept")
+    found += [text for peer in peers if (text := _clock_problem(peer))]
+    found += [
+        f"{peer.name}: paired, and has never been here: remove it if the pairing was broken off "
+        f"(atop devices remove {shlex.quote(peer.name)})"
+        for peer in peers
+        if not peer.online and peer.removed_at is None and peer.device_id in sources.awaited
+    ]
     if sources.linking is not None:
         found += _unreached(sources, sources.linking)
     if sources.discovery is not None:
         found += sources.discovery.problems
     return tuple(dict.fromkeys(found))
+
+
+def _clock_problem(peer: PeerStatus) -> str:
+    """That the clocks of two devices are apart, if they are."""
+    ahead = peer.clock_ahead or 0.0
+    if abs(ahead) < CLOCK_SECONDS:
+        return ""
+    way = "ahead of" if ahead > 0 else "behind"
+    return f"{peer.name}'s clock is {_long_time(abs(ahead))} {way} this device's: set the one that is wrong"
+
+
+def _long_time(seconds: float) -> str:
+    """How far clocks are apart, for people: in the largest unit of which there are two, or in minutes."""
+    for unit, size in (("year", 365.25 * 86400), ("day", 86400.0), ("hour", 3600.0)):
+        if seconds >= 1.95 * size:
+            return _count(round(seconds / size), unit)
+    return _count(round(seconds / 60), "minute")
 
 
 def _unreached(sources: Sources, linking: PeersStatus) -> list[str]:

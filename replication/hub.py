@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from atop import clock
+
 from .handshake import LinkClosed, LinkError
 from .link import Link, Position
 from .manager import ReplicationManager
@@ -46,6 +48,7 @@ class Heard:
     rate: float | None = None  # commits a second
     measured_at: float = 0.0
     measured_commit: int = 0
+    clock_ahead: float | None = None  # seconds that its clock is ahead of this device's, as of its last PING
 
     def moved(self, now: float, commit: int) -> None:
         """It says that it has this commit now."""
@@ -153,6 +156,8 @@ class Hub:
             self._on_members(message)
         elif isinstance(message, Ping):
             heard.moved(now, message.commit)
+            if message.clock:
+                heard.clock_ahead = (message.clock - clock.wall()) / 1e6
         elif isinstance(message, Status):
             self._hear(heard, message)
         elif isinstance(message, Ack):

@@ -108,7 +108,7 @@ class Room:
 
 
 class Position(NamedTuple):
-    """Where this device is: what its PINGs tell. The clock is hybrid, in microseconds."""
+    """Where this device is: what its PINGs tell. The clock is that of its system, in microseconds."""
 
     clock: int = 0
     generation: int = 0

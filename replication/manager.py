@@ -25,10 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from atop import clock
 from atop.disk import explained
 from atop.engine import COMMITS, TABLES, Engine, Head
 from atop.environment import try_writing
-from atop.errors import AtopError, NoMaster, StoreClosed
+from atop.errors import AtopError, NoMaster, StoreClosed, StoreError
 from atop.records import pack_u64, unpack_u64
 from atop.values import FileInfo
 from atop.writeset import WriteSet
@@ -184,6 +185,7 @@ class ReplicationManager:
         self._in_step = False
         self._copying = CopyMeter()
         self._problem: str | None = None  # of the database
+        self._dead = False  # whether the database is to be opened anew before anything works
         self._trouble: str | None = None  # why what was decided last could not be done
         self._closed = False
         self._events: queue.SimpleQueue[roles.Event | Callable[[], None] | None] = queue.SimpleQueue()
@@ -289,6 +291,7 @@ class ReplicationManager:
         """Take up an open environment; returns when its tables can be opened."""
         self._roles.has_copy = self.is_master or all((data / f"{name}.db").exists() for name in TABLES)
         self._data = data
+        self._dead = False
         self._shipping.start(environment, data)
 
     def attach(self, engine: Engine) -> None:
@@ -392,8 +395,8 @@ class ReplicationManager:
         """What a PING tells."""
         engine = self._engine
         if engine is None:
-            return Position()
-        return Position(engine.last_time, self._generation, engine.head.number, Lsn(0, 0))
+            return Position(clock.wall())
+        return Position(clock.wall(), self._generation, engine.head.number, Lsn(0, 0))
 
     def on_messages(self, link: DirectLink, messages: list[Incoming]) -> None:
         """These have arrived."""
@@ -537,8 +540,9 @@ class ReplicationManager:
                 self._events.put(roles.InStep())
             case shipping.TwoMasters():
                 self._events.put(roles.Tick())
-            case shipping.Broken(reason):
+            case shipping.Broken(reason, dead):
                 self._problem = reason
+                self._dead |= dead
 
     def _acknowledge(self, head: Head) -> None:
         """Tell the master what is on this disk, and those who wait for their commit that it may be here."""
@@ -608,16 +612,19 @@ class ReplicationManager:
             return self._changed.wait_for(condition, max(0.0, deadline - time.monotonic()))
 
     def _await_copy(self) -> None:
-        """Wait until the tables of a joining device are here, as long as something comes."""
+        """Wait until the tables of a joining device are here, as long as something comes and the database lives."""
         pages, last = -1, 0.0
         while not self._in_step:
             if self._shipping.pages != pages:
                 pages, last = self._shipping.pages, time.monotonic()
             if self._closed or time.monotonic() >= last + self.copy_seconds:
                 raise NoMaster("no device sent a copy of the store: keep one of the group's devices on, and try again")
-            if time.monotonic() >= last + STILL_SECONDS:
+            if self._dead or time.monotonic() >= last + STILL_SECONDS:
                 self._check_room()
-            self._wait(lambda: self._in_step or self._closed, time.monotonic() + TICK_SECONDS)
+            if self._dead:
+                why = self._problem or self._trouble
+                raise StoreError(f"the store could not be copied: {why}; open it again to go on with the copy")
+            self._wait(lambda: self._in_step or self._closed or self._dead, time.monotonic() + TICK_SECONDS)
 
     def _check_room(self) -> None:
         """Raise StoreFull or the like if what the copy has failed on is the disk. The next opening goes on with it."""

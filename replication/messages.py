@@ -223,7 +223,7 @@ class Goodbye(_Message, frozen=True, tag=3, forbid_unknown_fields=False):
 
 
 class Ping(_Message, frozen=True, tag=4):
-    """Sent every second: alive. With the sender's hybrid clock (microseconds), last commit, and end of log."""
+    """Sent every second: alive. With the sender's clock (microseconds), last commit, and end of log."""
 
     token: U63
     clock: U63

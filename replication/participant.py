@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from atop import AtopError, Store
 
 from . import settings
+from .awaited import Awaited
 from .connections import Connections
 from .device_status import DeviceStatus, Sources, status_of
 from .errors import NotAMember
@@ -78,6 +79,7 @@ class Participant:
             on_link=self._remember,
         )
         self._places = Places(path / "local")
+        self._awaited = Awaited(path / "local")
         if group is not None and not group.removed:
             try:
                 self._connect(group)
@@ -159,6 +161,7 @@ class Participant:
                 discovery=found,
                 invitation=invitation.status if invitation is not None else None,
                 problem=steward.problem,
+                awaited=self._awaited,
             )
         )
 
@@ -176,12 +179,22 @@ class Participant:
             connections = steward.connections or self._connect(group)
             before = self._invitation
             self._invitation = invitation = OpenInvitation(
-                self._identity, self.name, payload_for=steward.welcome_for, admit=steward.admit, ask=ask
+                self._identity, self.name, payload_for=steward.welcome_for, admit=self._admit, ask=ask
             )
             connections.set_pairing(invitation.number)
         if before is not None:
             before.close()
         return invitation
+
+    def _admit(self, public_key: bytes, name: str) -> None:
+        """A device has proven the code: it is a member now, and has yet to come. Raises what `Steward.admit` does."""
+        device = str(DeviceId.from_public_key(public_key))
+        self._awaited.add(device)  # before: it may be here at once
+        try:
+            self._steward.admit(public_key, name)
+        except BaseException:
+            self._awaited.arrived(device)
+            raise
 
     def _on_pairing(self, sock: socket.socket) -> None:
         invitation = self._invitation
@@ -239,9 +252,10 @@ class Participant:
         return connections
 
     def _remember(self, link: Link) -> None:
-        """There is a link: next time, try the same place first."""
+        """There is a link: it is awaited no longer, and next time the same place is tried first."""
 
         def remember() -> None:
+            self._awaited.arrived(str(link.device_id))
             connections = self._steward.connections
             if connections is not None:
                 connections.remember(link.device_id.short)

@@ -494,9 +494,13 @@ class Roles:
                 return []
             self._ask_at = now + ASK_SECONDS
             return [*self._resume(masters, known, now, me), BecomeReplica()]
+        if self.members <= 1 and not self.peers and self._copy_stalls_at is None and self.may_take_over(now):
+            return self._become_master()  # it was removed from its group, or all others were
         voters = [device for device, status in known.items() if status.role is not Role.WAITING]
         if not voters or len(known) < len(self.peers) or not self.has_copy or not self.may_write():
             return []
+        if me.number and self._copy_stalls_at is None and all(status.number == 0 for status in known.values()):
+            return self._become_master()  # the others wait for their first copy, and could not vote
         if now < self._elect_at:
             return []
         self.role = Role.ELECTING

@@ -110,9 +110,10 @@ class Applied:
 
 @dataclass(frozen=True)
 class Broken:
-    """Berkeley DB has failed, here; `reason` is for people."""
+    """Berkeley DB has failed, here; `reason` is for people. `dead`: nothing works before it is opened anew."""
 
     reason: str
+    dead: bool = False
 
 
 Notice = MasterFound | Elected | ElectionNeeded | ElectionEnded | TwoMasters | InStep | Applied | Broken
@@ -283,7 +284,7 @@ class Shipping:
             if self._engine is not None:
                 self._engine.replaced = True
         elif event == db.DB_EVENT_PANIC:
-            self._listener(Broken("the database has failed"))
+            self._listener(Broken("the database has failed", dead=True))
 
     # -- applying
 
@@ -352,7 +353,7 @@ class Shipping:
         try:
             result, detail = environment.rep_process_message(message.control, message.record, number)
         except db.DBRunRecoveryError as error:
-            self._listener(Broken(str(error)))
+            self._listener(Broken(str(error), dead=True))
             return False
         except (db.DBError, MemoryError) as error:  # the latter when no lock, or no memory, is left
             # A message that cannot be processed is lost as if the link had lost it. Berkeley DB asks again.
@@ -388,6 +389,8 @@ class Shipping:
             engine = self._engine
             if isinstance(error, db.DBRunRecoveryError) and engine is not None:
                 engine.maintain_soon()  # not here: who decides about roles is not to wait for what may wait for a role
+            elif isinstance(error, db.DBRunRecoveryError):
+                self._listener(Broken(str(error), dead=True))
             raise explained(error, self._data.parent) from error
 
     def become_master(self) -> None:

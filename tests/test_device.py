@@ -6,6 +6,7 @@ import errno
 import stat
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,23 @@ from waiting import PATIENCE, until
 
 from atop import NoMaster, NoSuchStore, Store, StoreDamaged, StoreError, StoreFull
 from discovery import Candidate, Change, Discovery
-from replication import MAX_DEVICES, Device, NoSuchDevice, NotAMember, PairingFailed, StoreNotEmpty, WorkStatus, device
+from replication import (
+    MAX_DEVICES,
+    Device,
+    NoSuchDevice,
+    NotAMember,
+    PairingFailed,
+    PeerStatus,
+    StoreNotEmpty,
+    WorkStatus,
+    device,
+    settings,
+)
+from replication.device_status import _clock_problem
 from replication.group import Group, distinct_name, merged
 from replication.identity import Identity
+from replication.joining import pair, prepare
+from replication.link import Position
 from replication.membership import Member as DeviceItem
 from replication.messages import Member
 from replication.places import Places
@@ -292,6 +307,7 @@ def test_a_removed_device_is_told_keeps_its_data_and_goes_on_alone(home: Home) -
     until(lambda: equal(a, b, c))
     a.remove("desktop")
     until(lambda: b.status().removed and not b.links())
+    until(lambda: (b.status().role, b.status().master) == ("master", "desktop"))
     Note(a.store, text="after")
     until(lambda: equal(a, c) and texts(c.store) == ["after"])
     Note(b.store, text="alone")
@@ -571,6 +587,74 @@ def test_a_group_whose_making_failed_trusts_nobody_of_a_former_one(home: Home) -
     group = a._participant.group  # type: ignore[union-attr]
     assert not group.accepts(stranger.public_key)  # type: ignore[union-attr]
     assert member_names(a) == ["laptop"]
+
+
+def test_clocks_that_are_years_apart_are_a_problem_in_the_status(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    laptop = home.open("laptop")
+    desktop = home.join("desktop", laptop)
+    until(lambda: desktop.peers[0].clock_ahead is not None)
+    assert not any("clock" in problem for problem in (*laptop.status().problems, *desktop.status().problems))
+    manager = desktop._participant.manager  # type: ignore[union-attr]
+    position = manager.position
+
+    def ahead() -> Position:
+        there = position()
+        return there._replace(clock=there.clock + 2 * 365 * 86_400 * 10**6)
+
+    monkeypatch.setattr(manager, "position", ahead)
+    until(lambda: any("clock" in problem for problem in laptop.status().problems))
+    told = "desktop's clock is 2 years ahead of this device's: set the one that is wrong"
+    assert told in laptop.status().problems
+
+
+@pytest.mark.parametrize(
+    ("ahead", "text"),
+    [
+        (None, ""),
+        (250.0, ""),
+        (-301.0, "5 minutes behind"),
+        (7_200.0, "2 hours ahead of"),
+        (-86_400.0, "24 hours behind"),
+        (400 * 86_400.0, "400 days ahead of"),
+    ],
+    ids=str,
+)
+def test_a_clock_that_is_minutes_off_is_told(ahead: float | None, text: str) -> None:
+    problem = _clock_problem(PeerStatus("desktop", "d", True, clock_ahead=ahead))
+    assert problem == (f"desktop's clock is {text} this device's: set the one that is wrong" if text else "")
+
+
+def test_a_device_that_has_no_master_yet_is_not_said_to_be_in_sync(home: Home) -> None:
+    laptop = home.open("laptop")
+    desktop = home.join("desktop", laptop)
+    until(lambda: desktop.status().in_sync and desktop.status().role == "replica")
+    status = desktop.status()
+    assert status.summary == "in sync"
+    assert replace(status, role="waiting").summary == "about to follow laptop"
+    assert replace(status, role="electing").summary == "agreeing on a master"
+
+
+def test_a_device_that_was_paired_and_never_came_is_told_until_it_does(home: Home) -> None:
+    def told() -> bool:
+        hint = "desktop: paired, and has never been here: remove it if the pairing was broken off"
+        return any(problem.startswith(hint) for problem in laptop.status().problems)
+
+    laptop = home.open("laptop")
+    identity = Identity.load_or_create(prepare(home.directory / "desktop"))
+    code = laptop.invite().code
+    address = f"127.0.0.1:{laptop.port}"
+    chosen = settings.chosen(home.directory / "desktop" / "local", {"name": "desktop", "port": 0, "multicast": False})
+    pair(home.directory / "desktop", code, chosen, address, None)
+    until(told)
+    home.close("laptop")
+    laptop = home.open("laptop")
+    assert told()
+    desktop = home.open("desktop", laptop)
+    assert desktop.device_id == identity.device_id
+    until(lambda: equal(laptop, desktop) and not told())
+    home.close("desktop")
+    until(lambda: not laptop.links())
+    assert not told()
 
 
 def test_why_a_device_is_not_reached_is_told_once_and_by_its_name(home: Home) -> None:

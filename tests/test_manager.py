@@ -15,10 +15,11 @@ from berkeleydb import db
 from grouping import Group, Machine, Note
 from waiting import PATIENCE, until
 
-from atop import NoMaster
+from atop import NoMaster, StoreError
 from replication import requests
 from replication.manager import MAX_EVENTS
 from replication.messages import Elect, Gap, Incoming, Log, MessageRefused, Ping, Refused, Role, Route
+from replication.shipping import Shipping
 
 
 @pytest.fixture
@@ -60,6 +61,30 @@ def test_one_device_alone_is_master_at_once(a: Machine) -> None:
 def test_a_device_that_joins_has_everything(a: Machine, b: Machine) -> None:
     assert b.texts() == ["first"]
     assert equal(a, b)
+
+
+def test_a_database_that_fails_while_the_store_is_copied_is_told_at_once(
+    group: Group, a: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Shipping._begin
+
+    def fail(shipping: Shipping) -> None:
+        begin(shipping)
+        shipping._environment.set_flags(db.DB_PANIC_ENVIRONMENT, 1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Shipping, "_begin", fail)
+        with pytest.raises(StoreError, match=r"could not be copied: .*open it again"):
+            group.start("b", size=2)
+    b = group.machines["b"]
+    b.manager.close()
+    group.unplug("b")
+    del group.machines["b"]
+    joined = Machine(group, "b", members=2, joining=True)  # and it is gone on with
+    group.machines["b"] = joined
+    group.link("b", "a")
+    joined.open()
+    assert joined.texts() == ["first"]
 
 
 def test_a_write_on_a_replica_is_read_there_and_on_the_master(a: Machine, b: Machine) -> None:

@@ -353,3 +353,16 @@ def test_whatever_happens_nothing_is_synced_that_was_not_found_to_be_safe(events
             assert event in (HistoryAnswered(decisions.master or b"", 10, True), Secured(PHONE, 10, CHAIN))
         assert not decisions.parted or decisions.role is Role.WAITING
         assert (decisions.role is Role.MASTER) == (decisions.master == OWN)
+
+
+def test_a_device_that_has_no_others_any_more_is_master_by_itself() -> None:
+    decisions = device(*FOLLOWING)
+    assert after(decisions, LinkDown(LAPTOP)) == []
+    decisions.members = 1
+    assert after(decisions, Tick()) == [BecomeMaster()]
+
+
+def test_a_device_is_master_for_others_that_wait_for_their_first_copy() -> None:
+    decisions = device(LinkUp(LAPTOP))
+    assert after(decisions, Heard(LAPTOP, says(Role.REPLICA, number=0))) == [BecomeMaster()]
+    assert after(device(LinkUp(LAPTOP)), Heard(LAPTOP, says(Role.REPLICA, number=1))) == [HoldElection(2, 2)]

@@ -52,6 +52,8 @@ def _show(session: Session) -> None:
         status = device.status()
     session.output.rows(COLUMNS, [_own_row(status), *(_row(peer) for peer in status.peers)])
     session.output.note(status.summary)
+    for problem in status.problems:
+        session.output.note(problem)
 
 
 def _settle(device: Any) -> None:

@@ -1,0 +1,66 @@
+"""Devices that this one has paired and not met since: `local/awaited.json`.
+
+One whose `join` was broken off stays a member that nobody ever reaches, and counts as one. The status says so of those
+named here. A file that cannot be read or written does no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from atop.disk import write_durably
+
+from .group import MAX_DEVICES
+
+log = logging.getLogger(__name__)
+
+AWAITED_FILE: Final = "awaited.json"
+
+MAX_BYTES: Final = 1 << 16
+
+
+class Awaited:
+    """Ids of devices, for any thread."""
+
+    def __init__(self, local: Path) -> None:
+        self._path = local / AWAITED_FILE
+        self._lock = threading.Lock()
+        self._devices = self._read()
+
+    def __contains__(self, device: object) -> bool:
+        return device in self._devices
+
+    def add(self, device: str) -> None:
+        """It was paired just now."""
+        with self._lock:
+            self._write([*(one for one in self._devices if one != device), device][-MAX_DEVICES:])
+
+    def arrived(self, device: str) -> None:
+        """There is a link to it."""
+        with self._lock:
+            if device in self._devices:
+                self._write([one for one in self._devices if one != device])
+
+    def _write(self, devices: list[str]) -> None:
+        self._devices = devices
+        try:
+            write_durably(self._path, msgspec.json.encode(devices))
+        except OSError as error:
+            log.info("which devices are awaited is not written down: %s", error)
+
+    def _read(self) -> list[str]:
+        try:
+            with self._path.open("rb") as file:
+                found = msgspec.json.decode(file.read(MAX_BYTES), type=list[Annotated[str, Meta(max_length=100)]])
+        except FileNotFoundError:
+            return []
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            log.info("%s cannot be read, and is written anew: %s", self._path, type(error).__name__)
+            return []
+        return found[-MAX_DEVICES:]
