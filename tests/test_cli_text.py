@@ -7,6 +7,7 @@ import datetime
 import decimal
 import enum
 import json
+import re
 import unicodedata
 import uuid
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atop.cli.keys import read_key, read_prefix
-from atop.cli.text import describe, json_text, many, plain, size, to_json
+from atop.cli.text import describe, json_text, local, many, plain, size, to_json
 
 any_text = st.text(st.characters(codec=None))
 values = st.recursive(
@@ -179,3 +180,9 @@ def test_a_prefix_is_the_beginning_of_the_last_value(text: str, samples: tuple[A
 def test_a_prefix_of_dates_is_refused() -> None:
     with pytest.raises(ValueError, match="only text has a beginning"):
         read_prefix("2026-01", (DAY,))
+
+
+def test_times_of_commits_have_seconds_also_at_the_full_minute() -> None:
+    assert re.fullmatch(
+        r"\d{4}-11-2[56] \d\d:37:00", local(datetime.datetime(2026, 11, 26, 0, 37, tzinfo=datetime.UTC))
+    )

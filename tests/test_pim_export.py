@@ -363,8 +363,22 @@ def test_an_item_with_an_attribute_of_a_wrong_type_does_not_stop_an_export(store
         pool.add(Contact(store, name="Ada", emails=[5]))
         pool.add(Contact(store, name="Charles"))
     report = export_pool(store, "contacts", tmp_path / "a.vcf")
-    assert (report.written, report.left_out_count) == (1, 1)
-    assert "cannot be written" in report.left_out[0][1]
+    assert (report.written, report.left_out_count) == (2, 1)
+    assert "its emails has an entry that is a int" in report.left_out[0][1]
+
+
+@pytest.mark.parametrize("kind", ["vcard", "vcard3"])
+def test_of_a_contact_that_is_wrong_in_part_the_rest_is_written(store: Store, tmp_path: Path, kind: Any) -> None:
+    wrong = {"emails": [{"value": "a@b"}, 5, {"value": "c@d"}], "note": 7, "phones": "12", "birthday": "tomorrow"}
+    open_pool(store, "contact").add(Contact(store, name="Ada", city="Rome", **wrong))
+    report = export_pool(store, "contacts", tmp_path / "a.vcf", kind)
+    card = (tmp_path / "a.vcf").read_text()
+    assert all(line in card for line in ("FN:Ada", "EMAIL:a@b", "EMAIL:c@d", "Rome", "END:VCARD"))
+    assert not any(line in card for line in ("NOTE", "TEL", "BDAY"))
+    assert report.written == 1
+    named = " ".join(reason for _, reason in report.left_out)
+    assert report.left_out_count == 4
+    assert all(f"its {name} " in named for name in wrong)
 
 
 def test_an_export_whose_values_are_of_wrong_types_does_not_go_in(store: Store, tmp_path: Path) -> None:
@@ -585,8 +599,8 @@ def test_an_item_that_cannot_be_written_is_named_with_its_attribute(store: Store
             open_pool(store, "contact").add(Contact(store, **values))
     reasons = [reason for _, reason in export_pool(store, "contacts", tmp_path / "a.vcf").left_out]
     assert reasons == [
-        "('Ada') cannot be written: its emails has an entry that is a str, not a dict",
-        "('Charles') cannot be written: its note is a int, not a str",
+        "('Ada') is written in part: its emails has an entry that is a str, not a dict",
+        "('Charles') is written in part: its note is a int, not a str",
     ]
 
 

@@ -41,7 +41,7 @@ def _group(status: Any) -> dict[str, Any]:
     return {
         "name": attr.line(status.name),
         "id": status.device_id,
-        "role": ROLES.get(status.role, status.role),
+        "role": "on its own" if status.removed else ROLES.get(status.role, status.role),
         "is_master": status.role == "master",
         "master": attr.line(status.master),
         "commit": status.commit,

@@ -11,7 +11,7 @@ from atop import Item
 from atop.browser import attributes as attr
 from atop.browser.cells import clean, item_label, text_of
 from atop.browser.changes import commit_with
-from atop.browser.prose import long_time
+from atop.browser.display import time_text
 from atop.browser.tags import device_name, device_names
 from atop.browser.views import Call, Entry, Refusal, View, action, page
 from atop.values import to_stored
@@ -81,7 +81,7 @@ def _side(call: Call, conflict: Item, side: str, names: dict[int, str]) -> dict[
         "text": clean(text[:LONGEST]),
         "empty": there and not text,
         "device": device_name(names, attr.get(conflict, f"{side}_device")) or "a device",
-        "time": long_time(moment) if moment else "",
+        "time": time_text(moment) if moment else "",
     }
 
 

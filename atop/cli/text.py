@@ -172,6 +172,6 @@ def many(count: int, noun: str) -> str:
     return f"{count:,} {noun if count == 1 else noun + 's'}"
 
 
-def local(time: datetime.datetime) -> datetime.datetime:
-    """A point in time as the clocks here show it, to the second."""
-    return time.astimezone().replace(tzinfo=None, microsecond=0)
+def local(time: datetime.datetime) -> str:
+    """A point in time as the clocks here show it, to the second: `2026-11-26 00:37:00`."""
+    return time.astimezone().replace(tzinfo=None).isoformat(" ", "seconds")

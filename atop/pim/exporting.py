@@ -178,12 +178,16 @@ def _called(item: Item) -> str:
 
 def _wrong_attribute(item: Item) -> str:
     """Which attribute of an item is of another type than its class says; empty if none is."""
-    for name, default in type(item)._defaults.items():
-        value = getattr(item, name)
-        if type(default) in (str, bool, int, list, dict) and not isinstance(value, type(default)):
-            return f"its {name} is a {type(value).__name__}, not a {type(default).__name__}"
-        if name in ENTRY_LISTS and (wrong := [entry for entry in value if not isinstance(entry, dict)]):
-            return f"its {name} has an entry that is a {type(wrong[0]).__name__}, not a dict"
+    found = (_wrong_type(name, getattr(item, name), default) for name, default in type(item)._defaults.items())
+    return next(filter(None, found), "")
+
+
+def _wrong_type(name: str, value: Any, default: Any) -> str:
+    """That an attribute is of another type than its class says; empty if it is not."""
+    if type(default) in (str, bool, int, list, dict) and not isinstance(value, type(default)):
+        return f"its {name} is a {type(value).__name__}, not a {type(default).__name__}"
+    if name in ENTRY_LISTS and (wrong := [entry for entry in value if not isinstance(entry, dict)]):
+        return f"its {name} has an entry that is a {type(wrong[0]).__name__}, not a dict"
     return ""
 
 
@@ -283,11 +287,43 @@ class _VCards(_Writer):
         if not isinstance(item, Contact):
             self.report.leave_out(item, f"is a {item.type_name}, and a vCard is of a contact")
             return False
-        state = settled(item, attributes_of(item))
-        for name in ("photo", "files"):
-            state[name] = self._available(item, name, state[name])
-        stream.write(write_card(state, self.version))
+        try:
+            state = settled(item, attributes_of(item))
+            for name in ("photo", "files"):
+                state[name] = self._available(item, name, state[name])
+            card = write_card(state, self.version)
+        except RECORD_ERRORS:
+            card = self._part_of(item)
+        stream.write(card)
         return True
+
+    def _part_of(self, item: Contact) -> bytes:
+        """A card of what can be written of a contact; the rest is named in the report."""
+        defaults = type(item)._defaults
+        known = {name: value for name, value in attributes_of(item).items() if name in defaults}
+        state: dict[str, Any] = dict(defaults)
+        card = write_card(state, self.version)
+        for name, value in known.items():
+            try:
+                state[name] = self._available(item, name, value)
+                card = write_card(state, self.version)
+            except RECORD_ERRORS as error:
+                reason = _wrong_type(name, value, defaults[name]) or f"its {name} cannot be written: {reason_of(error)}"
+                self.report.leave_out(item, f"{_called(item)}is written in part: {reason}")
+                state[name] = defaults[name]
+                if isinstance(value, list):
+                    state[name] = self._writable(state, name, value)
+                    card = write_card(state, self.version)
+        return card
+
+    def _writable(self, state: dict[str, Any], name: str, entries: list[Any]) -> list[Any]:
+        """The entries of an attribute that can be written by themselves."""
+        found = []
+        for entry in entries:
+            with contextlib.suppress(*RECORD_ERRORS):  # the report names the attribute already
+                write_card({**state, name: [entry]}, self.version)
+                found.append(entry)
+        return found
 
 
 class _VCards3(_VCards):
