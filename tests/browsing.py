@@ -12,6 +12,7 @@ Modules of tests that use `screen` must not run an asyncio loop of their own: Pl
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,7 @@ def screen(chromium: Any, served: Served) -> Iterator[Any]:
     context = chromium.new_context(viewport={"width": 1200, "height": 800})
     page = watched_page(context, faults)
     page.goto(served.url)
-    page.wait_for_url("**/pools")
+    page.wait_for_url(re.compile("/(pools|contacts)$"))
     yield page
     context.close()
     assert faults == []

@@ -98,6 +98,26 @@ def test_values_of_any_type_are_shown_in_history_and_conflicts(served: Served) -
     assert SCRIPT not in texts(served, "/conflicts")
 
 
+def test_conflicts_are_counted_in_the_navigation_and_atops_own_pools_are_not_among_the_persons(served: Served) -> None:
+    store = served.store
+    assert served.client.get("/").headers["location"] == "/pools"
+    person = Contact(store, name="kept value")
+    store.pool("devices").add(Item(store))
+    store.pool("books")
+    conflict = conflict_about(store, person)
+    navigation = texts(served, "/history").partition("</nav>")[0]
+    links = re.findall(
+        r'<a href="(/[^"]+)".*?class="label"[^>]*>([^<]+)</span>(?:<span class="count">(\d+))?', navigation
+    )
+    assert ("/conflicts", "Conflicts", "1") in links
+    assert [label for path, label, _ in links if path.startswith("/pools/")] == ["books"]
+    assert all(f"/pools/{store.pool(name).item_id}" in texts(served, "/pools") for name in ("devices", "conflicts"))
+    store.conflicts.settle(conflict.item_id, "kept")
+    assert "/conflicts" not in texts(served, "/history").partition("</nav>")[0]
+    open_pool(store, "contact").add(person)
+    assert served.client.get("/").headers["location"] == "/contacts"
+
+
 def test_a_conflict_is_settled_either_way(served: Served) -> None:
     store = served.store
     person = Contact(store, name="kept value")

@@ -198,7 +198,7 @@ def test_history_is_undone_and_a_conflict_settled_with_a_click(served: Served, s
 def signed_in(chromium: Any, served: Served, path: str, faults: list[str]) -> Any:
     page = watched_page(chromium.new_context(viewport={"width": 1100, "height": 700}), faults)
     page.goto(served.url)
-    page.wait_for_url("**/pools")
+    page.wait_for_url(re.compile("/(pools|contacts)$"))
     page.goto(served.base + path)
     return page
 

@@ -205,6 +205,18 @@ def test_where_nobody_can_be_asked_it_says_what_to_add(shell: Shell) -> None:
     assert "add --yes" in shell.run("laptop", "--json", "devices", "remove", "x", code=2)
 
 
+def test_a_lack_of_network_is_told_once(shell: Shell) -> None:
+    local = shell.directory / "laptop" / "local"
+    local.mkdir(parents=True)
+    (local / "settings.toml").write_text('name = "laptop"\nport = 0\ninterfaces = ["nothing-there"]\n')
+    laptop = shell.start("laptop", "run", "--invite", "--yes")
+    assert laptop.stdout is not None
+    told = next(line for line in laptop.stdout if "no network interface can be used" in line)
+    laptop.send_signal(signal.SIGTERM)
+    out, err = laptop.communicate(timeout=PATIENCE)
+    assert (told + out + err).count("no network interface can be used") == 1
+
+
 def test_a_mistyped_code_is_told_before_anything_is_sent(shell: Shell) -> None:
     out = shell.run("desktop", "join", "7-guitarr-orbit", "--yes", code=1)
     assert "first word" in out

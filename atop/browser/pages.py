@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from atop.browser.application import Browser
 
 
+# Pools of Atop's own, which have pages of their own and are in the list of pools.
+OWN_PAGES = frozenset({"conflicts", "devices"})
+
+
 class Pages:
     """Renders templates. Everything that they show is escaped, whatever their name."""
 
@@ -54,15 +58,18 @@ class Pages:
         """The lines of the navigation by group, the present one marked."""
         store = self._browser.store
         pools = list(store.pools())
-        names = {pool.name for pool in pools}
+        sizes = {pool.name: len(pool) for pool in pools}
         lines: dict[str, list[dict[str, Any]]] = {"views": [], "pools": [], "more": []}
         for entry in self._browser.entries:
-            if not entry.pool or entry.pool in names:
-                here = path == entry.path or (entry.path != "/pools" and path.startswith(f"{entry.path}/"))
+            here = path == entry.path or (entry.path != "/pools" and path.startswith(f"{entry.path}/"))
+            count = sizes.get(entry.pool) if entry.counted else None
+            if not entry.pool or (entry.pool in sizes and (count != 0 or here)):
                 lines[entry.group].append(
-                    {"label": entry.label, "path": entry.path, "icon": entry.icon, "here": here, "count": None}
+                    {"label": entry.label, "path": entry.path, "icon": entry.icon, "here": here, "count": count or None}
                 )
         for pool in pools:
+            if pool.name in OWN_PAGES:
+                continue
             target = f"/pools/{pool.item_id}"
             lines["pools"].append(
                 {"label": pool.name, "path": target, "icon": "table", "here": path == target, "count": len(pool)}

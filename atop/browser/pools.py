@@ -10,6 +10,7 @@ from atop import Index, NoSuchPool
 from atop.browser.changes import check_name, commit_with, find_pool
 from atop.browser.jobs import Job
 from atop.browser.layouts import LONGEST_NAME
+from atop.browser.lists import pool_named
 from atop.browser.rows import describe_index
 from atop.browser.views import Call, Entry, Refusal, View, action, page
 
@@ -39,8 +40,10 @@ def list_pools(call: Call) -> Any:
 
 
 def begin(call: Call) -> Response:
-    """The root leads to the first page."""
-    return RedirectResponse(f"{call.request.scope.get('root_path', '')}/pools", 303)
+    """The root leads to the contacts, where there are any, else to the list of pools."""
+    contacts = pool_named(call, "contacts")
+    first = "contacts" if contacts is not None and len(contacts) else "pools"
+    return RedirectResponse(f"{call.request.scope.get('root_path', '')}/{first}", 303)
 
 
 def create_pool(call: Call) -> Any:

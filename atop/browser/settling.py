@@ -87,5 +87,5 @@ def _side(call: Call, conflict: Item, side: str, names: dict[int, str]) -> dict[
 
 VIEW = View(
     routes=[page("/conflicts", show), action("/api/conflicts/{conflict_id:int}", settle)],
-    entries=[Entry("Conflicts", "/conflicts", "conflicts", group="more", pool="conflicts")],
+    entries=[Entry("Conflicts", "/conflicts", "conflicts", group="more", pool="conflicts", counted=True)],
 )

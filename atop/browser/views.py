@@ -48,6 +48,7 @@ class Entry:
     icon: str
     group: str = "views"
     pool: str = ""  # shown only where the store has a pool of this name
+    counted: bool = False  # shown with the number of items in that pool, and only while there are any
 
 
 @dataclass(frozen=True)

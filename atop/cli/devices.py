@@ -10,6 +10,7 @@ import click
 
 from atop.cli.pairing import device_of, may_ask
 from atop.cli.session import Session, StoreCommand, global_options, pass_session
+from atop.cli.standing import told_by_status
 
 if TYPE_CHECKING:
     from replication import DeviceStatus, PeerStatus
@@ -47,7 +48,7 @@ def devices_command(context: click.Context) -> None:
 
 
 def _show(session: Session) -> None:
-    with device_of(session) as device:
+    with told_by_status(), device_of(session) as device:
         _settle(device)
         status = device.status()
     session.output.rows(COLUMNS, [_own_row(status), *(_row(peer) for peer in status.peers)])

@@ -13,7 +13,7 @@ import click
 
 from atop.cli.pairing import ask_here, device_of, may_ask, show_code, tell_paired
 from atop.cli.session import Session, StoreCommand, pass_session
-from atop.cli.standing import stopping, watch
+from atop.cli.standing import stopping, told_by_status, watch
 
 if TYPE_CHECKING:
     from replication import Device
@@ -79,7 +79,11 @@ def run_command(
         return
     if invite and not yes and not may_ask(session):
         raise click.UsageError("there is nobody to ask whether the digits are equal: add --yes")
-    with device_of(session, create=True, name=name, port=port, peers=peers or None) as device, stopping() as stop:
+    with (
+        told_by_status(),
+        device_of(session, create=True, name=name, port=port, peers=peers or None) as device,
+        stopping() as stop,
+    ):
         tell_running(session, device)
         if name is not None and name != device.name:
             session.output.note(f"this device is called {device.name}: atop devices rename gives it another name")

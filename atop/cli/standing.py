@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -32,6 +33,21 @@ def stopping() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def told_by_status() -> Iterator[None]:
+    """In the block the status is shown, and with it what discovery would log besides; what is unexpected is logged."""
+
+    def is_unexpected(record: logging.LogRecord) -> bool:
+        return record.exc_info is not None or record.levelno > logging.WARNING
+
+    log = logging.getLogger("discovery.worker")
+    log.addFilter(is_unexpected)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_unexpected)
 
 
 def fields_of(status: DeviceStatus) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import click
 from atop import NoSuchCall, Store
 from atop.cli.pairing import device_of
 from atop.cli.session import Session, StoreCommand, pass_session
-from atop.cli.standing import LOOK, fields_of, lines_of, stopping
+from atop.cli.standing import LOOK, fields_of, lines_of, stopping, told_by_status
 from atop.cli.text import many, plain
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def store_lines(fields: dict[str, Any]) -> list[str]:
 
 
 def _watch(session: Session) -> None:
-    with device_of(session) as device, stopping() as stop:
+    with told_by_status(), device_of(session) as device, stopping() as stop:
         if session.output.json:
             _watch_lines(session, device, stop)
         else:
