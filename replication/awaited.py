@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -24,21 +25,26 @@ AWAITED_FILE: Final = "awaited.json"
 
 MAX_BYTES: Final = 1 << 16
 
+GRACE_SECONDS: Final = 30.0
+"""A device that was paired comes within seconds: nothing is said of it before."""
+
 
 class Awaited:
-    """Ids of devices, for any thread."""
+    """Ids of devices, for any thread. One that was paired just now is not among them yet."""
 
     def __init__(self, local: Path) -> None:
         self._path = local / AWAITED_FILE
         self._lock = threading.Lock()
         self._devices = self._read()
+        self._paired: dict[object, float] = {}  # by this process: device -> when, of `time.monotonic`
 
     def __contains__(self, device: object) -> bool:
-        return device in self._devices
+        return device in self._devices and device not in self._paired_lately()
 
     def add(self, device: str) -> None:
         """It was paired just now."""
         with self._lock:
+            self._paired[device] = time.monotonic()
             self._write([*(one for one in self._devices if one != device), device][-MAX_DEVICES:])
 
     def arrived(self, device: str) -> None:
@@ -46,6 +52,10 @@ class Awaited:
         with self._lock:
             if device in self._devices:
                 self._write([one for one in self._devices if one != device])
+
+    def _paired_lately(self) -> list[object]:
+        now = time.monotonic()
+        return [device for device, at in list(self._paired.items()) if now < at + GRACE_SECONDS]
 
     def _write(self, devices: list[str]) -> None:
         self._devices = devices

@@ -645,7 +645,8 @@ def test_a_device_that_was_paired_and_never_came_is_told_until_it_does(home: Hom
     address = f"127.0.0.1:{laptop.port}"
     chosen = settings.chosen(home.directory / "desktop" / "local", {"name": "desktop", "port": 0, "multicast": False})
     pair(home.directory / "desktop", code, chosen, address, None)
-    until(told)
+    until(lambda: laptop.peers)
+    assert not told(), "it may come yet"
     home.close("laptop")
     laptop = home.open("laptop")
     assert told()
