@@ -24,6 +24,7 @@ import functools
 import hashlib
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -727,6 +728,16 @@ class Engine(Calls):
         except db.DBRunRecoveryError:
             raise
         except db.DBError as error:
+            raise explained(error, target) from error
+        # Pages are copied as they are in memory, where they may be ahead of the log on the disk, which is copied as it
+        # is there: once all that they tell of is in it, its end is copied again. No log file is removed meanwhile.
+        self._env.log_flush()
+        try:
+            newest = max(path.name for path in target.glob("log.*"))
+            for path in sorted(self.path.glob("log.*")):
+                if path.name >= newest:
+                    shutil.copyfile(path, target / path.name)
+        except OSError as error:
             raise explained(error, target) from error
 
 

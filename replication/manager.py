@@ -205,12 +205,10 @@ class ReplicationManager:
     def set_members(self, count: int, majority: bool | None = None) -> None:
         """The group has this many devices now; with `majority`, it wants one from now on, or no longer."""
 
-        def change() -> None:
-            self._roles.members = count
-            if majority is not None:
-                self._roles.majority = majority
-
-        self._events.put(change)
+        self._roles.members = count  # at once: what the caller writes next goes by it
+        if majority is not None:
+            self._roles.majority = majority
+        self._events.put(roles.Tick())
 
     def status(self) -> ManagerStatus:
         """How things stand."""
