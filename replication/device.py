@@ -50,6 +50,9 @@ from .participant import Participant
 log = logging.getLogger(__name__)
 
 TAKE_OVER_SECONDS: Final = 15.0
+BEGUN_SECONDS: Final = 5.0
+"""How long a call waits for this process to have become the owner, which takes a fraction of a second."""
+
 BEGIN_SECONDS: Final = 0.5  # how soon a device that has taken over, and could not begin, tries again
 
 
@@ -123,6 +126,12 @@ class Device:
                 if participant is not None:
                     participant.not_begun(error)
                 time.sleep(BEGIN_SECONDS)
+
+    def _await_begun(self) -> None:
+        """Where this process is just becoming the owner: wait a moment until the participant has its store."""
+        deadline = time.monotonic() + BEGUN_SECONDS
+        while self._participant is not None and not self._begun and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def _leave(self) -> None:
         with self._lock:
@@ -361,6 +370,7 @@ class Device:
         self._check_open()
         participant = self._participant
         if participant is not None:
+            self._await_begun()
             return participant.invite(ask=ask)
         return self._calls.invitation_from(self.store, self._ask("invite", ask=ask))
 
@@ -383,6 +393,7 @@ class Device:
         self._check_open()
         participant = self._participant
         if participant is not None:
+            self._await_begun()
             participant.remove(name, lost=lost)
         else:
             self._ask("remove", name=name, lost=lost)
@@ -397,6 +408,7 @@ class Device:
         self._check_open()
         participant = self._participant
         if participant is not None:
+            self._await_begun()
             participant.rename(name, device)
         else:
             self._ask("rename", name=name, device=device)

@@ -208,7 +208,6 @@ class ReplicationManager:
         self._roles.members = count  # at once: what the caller writes next goes by it
         if majority is not None:
             self._roles.majority = majority
-        self._events.put(roles.Tick())
 
     def status(self) -> ManagerStatus:
         """How things stand."""
