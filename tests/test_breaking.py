@@ -5,19 +5,18 @@ Whatever was acknowledged is on every device in the end, and all devices are equ
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from laboratory import Lab, Proxy, laboratory
+from small_disk import SmallDisk, small_disk
 from waiting import until
 
 pytestmark = pytest.mark.slow
 lab = pytest.fixture(laboratory)
+disk = pytest.fixture(small_disk)
 
 
 def stall(wire: Proxy) -> None:
@@ -107,39 +106,6 @@ def test_a_device_whose_log_was_removed_meanwhile_gets_a_copy(lab: Lab) -> None:
     lab.settle()
     b.ask("write", "after")
     lab.settle()
-
-
-class SmallDisk:
-    """A disk of some megabytes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._hog = path / "hog"
-
-    def fill(self) -> None:
-        with self._hog.open("ab") as hog:
-            while free := os.statvfs(self.path).f_bavail * os.statvfs(self.path).f_frsize:
-                os.posix_fallocate(hog.fileno(), hog.seek(0, os.SEEK_END), min(free, 1 << 20))
-
-    def free(self) -> None:
-        self._hog.unlink()
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    if os.geteuid() != 0:
-        pytest.skip("a small disk is mounted by root alone")
-    path = tmp_path / "disk"
-    path.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", path], capture_output=True, check=False, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield SmallDisk(path)
-    finally:
-        subprocess.run(["umount", "--lazy", path], check=True)
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["it-stays", "it-is-killed"])
