@@ -104,7 +104,7 @@ class Answers:
         self._engine.on_commit = self._committed if on else None
 
     def _committed(self, write_set: WriteSet) -> None:
-        self.changes.add([unpack_u64(key)[0] for key, _ in write_set.operations.get(ITEMS, ())])
+        self.changes.add([unpack_u64(key)[0] for key in write_set.operations.get(ITEMS, ())])
 
     def notify(self) -> None:
         """There is news for those who wait."""
@@ -169,7 +169,7 @@ class Answers:
         def applied() -> None:
             nonlocal own
             own = asker.position = changes.position
-            store._objects.forget([unpack_u64(key)[0] for key, _ in write_set.operations[ITEMS]])
+            store._objects.forget([unpack_u64(key)[0] for key in write_set.operations[ITEMS]])
 
         with store._pins.held(write_set.files):
             number = engine.commit(write_set, store._file_check(write_set), applied, durability)

@@ -19,7 +19,7 @@ from atop.writeset import INDEX
 if TYPE_CHECKING:
     from atop.pool import Pool
     from atop.store import Store
-    from atop.writeset import Operation
+    from atop.writeset import Operations
 
 END = b"\xff" * 9  # past every key that begins with an id
 BATCH = 500  # items that one commit indexes
@@ -33,11 +33,11 @@ def fill_index(pool: Pool, definition: IndexDefinition, progress: Callable[[int,
     behind: list[int] = []  # items of a batch that lack a default
     for chunk in pool._id_chunks(BATCH):
 
-        def batch(item_ids: list[int] = chunk) -> tuple[dict[int, int], list[Operation]]:
+        def batch(item_ids: list[int] = chunk) -> tuple[dict[int, int], Operations]:
             behind.clear()
             pool_state = pool._state or pool._load()
             versions = {pool._id: pool_state.version}
-            puts: list[Operation] = []
+            puts: Operations = {}
             if tuple(definition) not in pool_state.attributes["indexes"].values():
                 return versions, puts  # dropped, or finished by someone else, meanwhile
             for item_id in item_ids:
@@ -45,7 +45,8 @@ def fill_index(pool: Pool, definition: IndexDefinition, progress: Callable[[int,
                 if state is None or pool._id not in state.pools:
                     continue  # it went meanwhile, and took its entries along
                 versions[item_id] = state.version
-                puts += [(k, b"") for k in index_keys(prefix, definition, state.attributes, pack_u64(item_id))]
+                keys = index_keys(prefix, definition, state.attributes, pack_u64(item_id))
+                puts.update(dict.fromkeys(keys, b""))
                 if lacks_default(state, definition.attributes):
                     behind.append(item_id)
             return versions, puts
@@ -83,5 +84,5 @@ def remove_entries(pool: Pool, number: int) -> None:
     store, low = pool._store, prefix_of(pool._id, number)
     stop = successor(low) or END  # pool ids have 63 bits: there is always a successor
     while keys := store._engine.keys(INDEX, low, stop, 4 * BATCH):
-        gone: list[Operation] = [(key, None) for key in keys]
+        gone: Operations = dict.fromkeys(keys)
         store._commit_entries(lambda gone=gone: ({}, gone), f"remove index {number} of pool {pool._id}")  # type: ignore[misc]

@@ -34,4 +34,9 @@ def latest(seen: int, moment: int) -> int:
 
 def after(*seen: int) -> int:
     """The time of something that comes after what has been seen."""
-    return max([wall(), *(moment + 1 for moment in seen if is_believed(moment))])
+    now = wall()
+    furthest = now + MAX_LEAP
+    for moment in seen:
+        if now <= moment <= furthest:
+            now = moment + 1
+    return now

@@ -27,7 +27,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,7 +58,18 @@ from atop.indexes import prefix_of
 from atop.pickles import scan as scan_pickle
 from atop.records import loads, pack_u64, unpack_u64
 from atop.replicated import Replication
-from atop.writeset import CATALOG, FILE_USES, FILE_USES_SIZE, INDEX, ITEMS, REFERENCES, ROOTS, WriteSet, pool_counter
+from atop.writeset import (
+    CATALOG,
+    FILE_USES,
+    FILE_USES_SIZE,
+    INDEX,
+    ITEMS,
+    REFERENCES,
+    ROOTS,
+    Operations,
+    WriteSet,
+    pool_counter,
+)
 
 log = logging.getLogger(__name__)
 
@@ -332,7 +343,7 @@ class Engine(Calls):
         """Raise `Conflict` unless, at one moment, all these items have these versions and names stand for these."""
 
         def check() -> None:
-            self._check_versions(list(versions.items()), None)
+            self._check_versions(versions, None)
             self._check_names(list(names.items()), None)
 
         with self._write_lock:
@@ -441,8 +452,8 @@ class Engine(Calls):
             number = self.head.number + 1
             chain = hashlib.blake2b(self.head.chain + write_set.body, digest_size=CHAIN_SIZE).digest()
             number_key = pack_u64(number)
-            self._write(JOURNAL, [(number_key, chain + commit_key + write_set.body)], txn)
-            self._write(COMMITS, [(commit_key, number_key + pack_u64(write_set.time))], txn)
+            self._write(JOURNAL, {number_key: chain + commit_key + write_set.body}, txn)
+            self._write(COMMITS, {commit_key: number_key + pack_u64(write_set.time)}, txn)
             pending.number, pending.transaction = number, txn.id() & 0xFFFF_FFFF
             self._unflushed.append(pending)
             self._in_step = False
@@ -492,11 +503,12 @@ class Engine(Calls):
 
         self._call(JOURNAL, look)
 
-    def _write(self, table: str, operations: Sequence[tuple[bytes, bytes | None]], txn: Any) -> None:
+    def _write(self, table: str, operations: Operations, txn: Any) -> None:
         self._writing = table
         handle = self._tables[table]
         put, delete = handle.put, handle.delete
-        for key, value in operations:
+        for key in sorted(operations):  # neighbours are on the same page
+            value = operations[key]
             if value is not None:
                 put(key, value, txn)
             else:
@@ -535,10 +547,10 @@ class Engine(Calls):
             if (unpack_u64(found)[0] if found is not None else None) != expected:
                 raise Conflict(f"another commit has given the name {name!r} to another item")
 
-    def _check_versions(self, versions: list[tuple[int, int]], txn: Any) -> None:
+    def _check_versions(self, versions: dict[int, int], txn: Any) -> None:
         """Version 0 stands for an item that must not be there."""
         get = self._items.get
-        for item_id, version in versions:
+        for item_id, version in versions.items():
             start = get(pack_u64(item_id), txn=txn, dlen=8, doff=0)
             if (unpack_u64(start)[0] if start is not None else 0) != version:
                 raise Conflict(f"item {item_id} was changed by another commit meanwhile: try again", item_id)
@@ -634,7 +646,7 @@ class Engine(Calls):
     def trim_journal(self, first: int, last: int, counters: dict[bytes, int]) -> None:
         """Remove the commits with these numbers from the journal, and count what they no longer hold."""
 
-        gone = [(pack_u64(number), None) for number in range(first, last + 1)]
+        gone: Operations = dict.fromkeys(map(pack_u64, range(first, last + 1)))
         with self._write_lock:
             if not self._is_replica:  # the master's trimming gets here by itself
                 self._call(JOURNAL, lambda: self._write_alone(JOURNAL, gone, counters), writing=True)
@@ -644,20 +656,16 @@ class Engine(Calls):
         start, oldest = b"", self.oldest_commit()
         while pairs := self.pairs(COMMITS, start, END, 1_000):
             start = pairs[-1][0] + b"\0"
-            gone: list[tuple[bytes, bytes | None]] = [
-                (key, None)
-                for key, value in pairs
-                if unpack_u64(value)[0] < oldest and unpack_u64(value, 8)[0] < cutoff
-            ]
+            gone: Operations = {
+                key: None for key, value in pairs if unpack_u64(value)[0] < oldest and unpack_u64(value, 8)[0] < cutoff
+            }
             if gone:
                 with self._write_lock:
                     if self._is_replica:
                         return
                     self._call(COMMITS, functools.partial(self._write_alone, COMMITS, gone), writing=True)
 
-    def _write_alone(
-        self, table: str, operations: Sequence[tuple[bytes, bytes | None]], counters: dict[bytes, int] | None = None
-    ) -> None:
+    def _write_alone(self, table: str, operations: Operations, counters: dict[bytes, int] | None = None) -> None:
         """Write to one table, and to counters, in a transaction that is flushed and no commit of the store's."""
         begun: list[Any] = []
         try:

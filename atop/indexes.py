@@ -8,14 +8,15 @@ on a class, so that any device works out the same ones.
 from __future__ import annotations
 
 import enum
+import functools
 import re
 import struct
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from atop.errors import UnstorableValue
-from atop.keys import encode
+from atop.keys import encode, encode_text
 from atop.records import pack_u64
 from atop.values import ATOMS, order_value
 
@@ -50,29 +51,47 @@ def prefix_of(pool_id: int, number: int) -> bytes:
     return _pack_prefix(pool_id, number)
 
 
+# The keys of the entries of one index for an item, given its attributes and its id as 8 bytes: all different.
+KeyMaker = Callable[[Mapping[str, Any], bytes], Collection[bytes]]
+
+
 class Plan(NamedTuple):
-    """How one pool's entries are made: the prefix of its membership entries, and its indexes with theirs."""
+    """How one pool's entries are made: the prefix of its membership entries, and what makes the keys of its indexes."""
 
     pool_id: int
     members: bytes
-    indexes: tuple[tuple[bytes, IndexDefinition], ...]
-    by_attribute: dict[str, tuple[tuple[bytes, IndexDefinition], ...]]  # the indexes that an attribute is a part of
+    indexes: tuple[KeyMaker, ...]
+    by_attribute: dict[str, tuple[KeyMaker, ...]]  # the indexes that an attribute is a part of
 
-    def affected(self, changed: Collection[str]) -> Iterable[tuple[bytes, IndexDefinition]]:
+    def affected(self, changed: Collection[str]) -> Iterable[KeyMaker]:
         """The indexes that a change of these attributes concerns."""
         if len(changed) == 1:
             (name,) = changed
             return self.by_attribute.get(name, ())
-        return {index[0]: index for name in changed for index in self.by_attribute.get(name, ())}.values()
+        return dict.fromkeys(index for name in changed for index in self.by_attribute.get(name, ()))
 
 
 def make_plan(pool_id: int, definitions: Mapping[str, Sequence[Any]]) -> Plan:
     """The plan of a pool whose record holds these `definitions` (index name -> fields of an IndexDefinition)."""
     made = [IndexDefinition(*fields) for fields in definitions.values()]
-    indexes = tuple((prefix_of(pool_id, definition.number), definition) for definition in made)
+    makers = [(_key_maker(prefix_of(pool_id, definition.number), definition), definition) for definition in made]
     names = {name for definition in made for name in definition.attributes}
-    by_attribute = {name: tuple(index for index in indexes if name in index[1].attributes) for name in names}
-    return Plan(pool_id, prefix_of(pool_id, 0), indexes, by_attribute)
+    by_attribute = {name: tuple(make for make, of in makers if name in of.attributes) for name in names}
+    return Plan(pool_id, prefix_of(pool_id, 0), tuple(make for make, _ in makers), by_attribute)
+
+
+def _key_maker(prefix: bytes, definition: IndexDefinition) -> KeyMaker:
+    if definition.words or definition.nocase or len(definition.attributes) != 1:
+        return functools.partial(index_keys, prefix, definition)
+    (name,) = definition.attributes
+
+    def keys(attributes: Mapping[str, Any], item_key: bytes) -> Collection[bytes]:
+        value = attributes.get(name)
+        if type(value) is str and len(value) < MAX_KEY // 8:  # most keys there are: so they are made here
+            return (prefix + encode_text(value) + item_key,)
+        return (index_key(prefix, definition, attributes, item_key),)
+
+    return keys
 
 
 def entry_keys(plan: Plan, attributes: Mapping[str, Any], item_key: bytes) -> list[bytes]:
@@ -82,21 +101,19 @@ def entry_keys(plan: Plan, attributes: Mapping[str, Any], item_key: bytes) -> li
         UnstorableValue: an indexed attribute holds what cannot be ordered, or is too long for a key.
     """
     keys = [plan.members + item_key]
-    for prefix, definition in plan.indexes:
-        if definition.words:
-            keys += _word_keys(prefix, definition, attributes, item_key)
-        else:
-            keys.append(index_key(prefix, definition, attributes, item_key))
+    for make in plan.indexes:
+        keys += make(attributes, item_key)
     return keys
 
 
 def index_keys(
     prefix: bytes, definition: IndexDefinition, attributes: Mapping[str, Any], item_key: bytes
-) -> list[bytes]:
+) -> Collection[bytes]:
     """The keys of the entries of one index for one item: one, or one for each word."""
     if definition.words:
-        return _word_keys(prefix, definition, attributes, item_key)
-    return [index_key(prefix, definition, attributes, item_key)]
+        found = words_of([attributes.get(name) for name in definition.attributes])
+        return {prefix + encode(word) + item_key for word in found}
+    return (index_key(prefix, definition, attributes, item_key),)
 
 
 def index_key(prefix: bytes, definition: IndexDefinition, attributes: Mapping[str, Any], item_key: bytes) -> bytes:
@@ -117,13 +134,6 @@ def index_key(prefix: bytes, definition: IndexDefinition, attributes: Mapping[st
             f"indexed ({MAX_KEY >> 10} KiB at most): use a word index (words=True), or keep the text in a File"
         )
     return key + item_key
-
-
-def _word_keys(
-    prefix: bytes, definition: IndexDefinition, attributes: Mapping[str, Any], item_key: bytes
-) -> list[bytes]:
-    found = words_of([attributes.get(name) for name in definition.attributes])
-    return [prefix + encode(word) + item_key for word in found]
 
 
 def words_of(value: Any) -> set[str]:

@@ -116,7 +116,8 @@ def _unescape(escaped: bytes) -> bytes:
     return contents
 
 
-def _encode_str(value: str) -> bytes:
+def encode_text(value: str) -> bytes:
+    """Return the key of a string: `encode`, for those who know that it is one."""
     if "\0" in value or "\1" in value:
         return _STR_START + _escape(value.encode("utf-8", "surrogatepass")) + _END
     try:
@@ -391,7 +392,7 @@ def encode(value: object, nocase: bool = False) -> bytes:
     digits, or nests deeper than `MAX_DEPTH`.
     """
     if type(value) is str:
-        return _encode_str(value.casefold() if nocase else value)
+        return encode_text(value.casefold() if nocase else value)
     encoder = _ENCODERS.get(type(value))
     if encoder is not None:
         return encoder(value)

@@ -67,34 +67,38 @@ class LiveItems:
             raise UnsafePickle(f"item {item_id}: {error}") from error
         with self._lock:  # a commit that is published between the question and the answer would be lost
             current = not sequence & 1 and engine.sequence == sequence
-            if item is None:
-                item = self._object(item_id, state)
-            outdated = state.schema != type(item)._schema
-            if current and not outdated:
-                set_state(item, state)
-        if outdated:
+            item = self._object(item_id, item, state, current)
+        if item._state is None and state.schema != type(item)._schema:
             self._adapt(item, state, sequence)
         if len(self._references) > self._sweep_at:
             self._sweep()
         return item
 
-    def _object(self, item_id: int, state: State) -> Item:
-        """Under the lock: the object that stands for an item, which is a new one unless somebody holds one."""
-        cls = class_named(state.type_name)
-        if cls is None or cls._schema < state.schema:
-            cls = Item
-        item = object.__new__(cls)
-        set_store(item, self._store)  # `set_slots`, written out: this is done for every item that is read
-        set_id(item, item_id)
-        set_state(item, None)
-        set_views(item, None)
-        reference = weakref.ref(item)
-        known = self._references.setdefault(item_id, reference)
-        if known is not reference:
+    def _object(self, item_id: int, item: Item | None, state: State, current: bool) -> Item:
+        """Under the lock: the object that stands for an item, `item` if that is known, else the one that somebody
+        holds, else a new one. It has this state if that is `current`, and needs no upgrade.
+        """
+        _, type_name, schema, _, _, _ = state
+        if item is None:
+            cls = class_named(type_name)
+            if cls is None or cls._schema < schema:
+                cls = Item
+            item = object.__new__(cls)
+            set_store(item, self._store)  # `set_slots`, written out: this is done for every item that is read
+            set_id(item, item_id)
+            set_state(item, state if current and schema == cls._schema else None)
+            set_views(item, None)
+            reference = weakref.ref(item)
+            known = self._references.setdefault(item_id, reference)
+            if known is reference:
+                return item
             there = known()
-            if there is not None:
-                return there
-            self._references[item_id] = reference
+            if there is None:
+                self._references[item_id] = reference
+                return item
+            item = there
+        if current and schema == type(item)._schema:
+            set_state(item, state)
         return item
 
     def _adapt(self, item: Item, state: State, sequence: int) -> None:
@@ -123,13 +127,9 @@ class LiveItems:
                 if state is None:
                     items[place] = None
                     continue
-                item = items[place]
-                if item is None:
-                    item = items[place] = self._object(item_id, state)
-                if state.schema != type(item)._schema:
+                item = items[place] = self._object(item_id, items[place], state, current)
+                if item._state is None and state.schema != type(item)._schema:
                     outdated.append((item, state))
-                elif current:
-                    set_state(item, state)
         for item, state in outdated:
             self._adapt(item, state, sequence)
         if len(self._references) > self._sweep_at:
@@ -214,7 +214,7 @@ class LiveItems:
         entry = transaction.entries.get(item._id) if transaction is not None else None
         if entry is None:
             return self._has_key(item, key, pool_id, definition)
-        return not entry.deleted and _has_entry(key, pool_id, definition, entry.pools, entry.stored())
+        return not entry.deleted and _has_entry(key, pool_id, definition, entry.pools, entry.stored()[0])
 
     def remember(self, item: Item) -> Item:
         """Make an object the one that stands for its item; returns the one that already does, if there is one."""
@@ -262,10 +262,10 @@ class LiveItems:
                 set_state(item, None)
                 set_views(item, None)
 
-    def publish(self, states: list[tuple[Item, State | None]]) -> None:
+    def publish(self, items: list[Item], states: list[State | None]) -> None:
         """Give the objects in memory their new states: in the same moment, for readers, as the database has them."""
         with self._lock:
-            for item, state in states:
+            for item, state in zip(items, states, strict=True):
                 set_state(item, state)
                 if item._views is not None:
                     set_views(item, None)

@@ -60,7 +60,7 @@ class Overlay:
             self._removed.setdefault(key[:PREFIX_SIZE], set()).add(key)
         targets = []
         if not entry.deleted:
-            for target, attribute in references_of(entry.stored()):
+            for target, attribute in references_of(entry.stored()[0]):
                 self._places.setdefault(target, set()).add((item_id, attribute))
                 targets.append(target)
         self._contributed[item_id] = (come, gone, targets)

@@ -32,7 +32,7 @@ from atop.pickles import scan
 from atop.records import checked, dumps, loads
 from atop.values import to_stored, walk
 from atop.wire import WireError, pack_list, present, unpack_list
-from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, Operation, WriteSet
+from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, Operations, WriteSet
 
 DURABILITIES: Final[tuple[Durability, ...]] = ("buffered", "flushed", "replicated")
 DIGEST_SIZE: Final = 32
@@ -47,7 +47,7 @@ def write_set_to(write_set: WriteSet, durability: Durability, position: int) -> 
     operations: list[bytes | None] = []
     for table, of_table in write_set.operations.items():
         if of_table:
-            operations += (table.encode(), pack_list([part for operation in of_table for part in operation]))
+            operations += (table.encode(), pack_list([part for operation in of_table.items() for part in operation]))
     names = [part for name, item_id in write_set.names for part in (name.encode(), _optional(item_id))]
     counters: list[bytes | None] = []
     for key, more in write_set.counters.items():
@@ -56,7 +56,7 @@ def write_set_to(write_set: WriteSet, durability: Durability, position: int) -> 
         _start.pack(write_set.commit_id, write_set.time, write_set.length, DURABILITIES.index(durability), position),
         write_set.label.encode("utf-8", "surrogatepass"),
         write_set.body,
-        _numbers(number for check in write_set.checks for number in check),
+        _numbers(number for check in write_set.checks.items() for number in check),
         _numbers(write_set.exists),
         _numbers(write_set.unreferenced),
         _numbers(write_set.emptied),
@@ -74,7 +74,7 @@ def write_set_from(elements: Sequence[bytes | None]) -> tuple[WriteSet, Durabili
     try:
         commit_id, time, length, durability, position = _start.unpack(parts[0])
         names, counters = unpack_list(parts[9]), present(unpack_list(parts[10]))
-        operations: dict[str, list[Operation]] = {ITEMS: [], INDEX: [], REFERENCES: [], CATALOG: []}
+        operations: dict[str, Operations] = {ITEMS: {}, INDEX: {}, REFERENCES: {}, CATALOG: {}}
         tables = present(unpack_list(parts[11]))
         for table, listed in zip(tables[::2], tables[1::2], strict=True):
             operations[table.decode()] = _operations(unpack_list(listed))
@@ -82,7 +82,7 @@ def write_set_from(elements: Sequence[bytes | None]) -> tuple[WriteSet, Durabili
             commit_id,
             time,
             parts[1].decode("utf-8", "surrogatepass"),
-            checks=_pairs(parts[3]),
+            checks=dict(_pairs(parts[3])),
             exists=_unpacked(parts[4]),
             unreferenced=_unpacked(parts[5]),
             emptied=_unpacked(parts[6]),
@@ -112,8 +112,8 @@ def _check(write_set: WriteSet) -> None:
         raise WireError(f"a commit has {what}")
 
 
-def _operations(flat: list[bytes | None]) -> list[Operation]:
-    return list(zip(present(flat[::2]), flat[1::2], strict=True))
+def _operations(flat: list[bytes | None]) -> Operations:
+    return dict(zip(present(flat[::2]), flat[1::2], strict=True))
 
 
 def _optional(item_id: int | None) -> bytes | None:

@@ -1,7 +1,8 @@
 """Item records and commit records as bytes, and the only place that unpickles.
 
 An item record is its version (u64, big-endian) followed by a pickle, protocol 5, of
-`(type name, schema version, {attribute: stored value}, pool ids)`.
+`(type name, schema version, {attribute: stored value}, pool ids)`. Attributes that are dates or datetimes stand in a
+fifth element, `{attribute: plain form}`: see `moments`.
 
 Promises: what `dumps` writes, `loads` reads back equal. `loads` builds the value types of `atop.values` and nothing
 else, whoever wrote the bytes: a pickle that names any other class or function raises `UnsafePickle`, and nothing that
@@ -26,6 +27,7 @@ import zoneinfo
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from atop import moments
 from atop.errors import UnsafePickle, UnstorableValue
 from atop.pickles import scan
 from atop.values import ATOMS, MAX_DEPTH, FileInfo, Reference, UnknownValue, put_together, registered_types, take_apart
@@ -101,10 +103,7 @@ _PARTS = "atop.values", "put_together"
 
 
 def _zone(key: str) -> zoneinfo.ZoneInfo:
-    try:
-        return zoneinfo.ZoneInfo(key)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError) as error:
-        raise UnstorableValue(f"time zone {key!r} is not known on this device: install tzdata") from error
+    return moments.zone_named(key)
 
 
 def _uuid(data: bytes) -> uuid.UUID:
@@ -157,6 +156,22 @@ class _Unpickler(pickle.Unpickler):
         return allowed
 
 
+# All bytes but those that begin an instruction which names something, and the end of a line.
+# A later protocol may have others.
+_HARMLESS = bytes(set(range(256)) - set(b"\x93\x82\x83\x84\n")) if pickle.HIGHEST_PROTOCOL == PROTOCOL else b""
+_NAMES_NOTHING = b"", b"\n"  # what may be left without them
+
+
+def names_nothing(data: bytes) -> bool:
+    """Whether a pickle has none of the instructions that name a class or function, so that it may just be loaded.
+
+    What it makes are then numbers, texts and containers of these, and nothing to call is among them. STACK_GLOBAL and
+    the EXTs are known by their byte; GLOBAL and INST by the two lines that they take. These bytes may stand for
+    something else, too: then the answer is False, and it is the unpickler that looks at each name.
+    """
+    return data.translate(None, _HARMLESS) in _NAMES_NOTHING
+
+
 def loads(data: bytes) -> Any:
     """The value in `data`.
 
@@ -167,6 +182,8 @@ def loads(data: bytes) -> Any:
     try:
         if len(data) > UNSUSPICIOUS:
             _check_nesting(data)
+        if names_nothing(data):
+            return pickle.loads(data)
         value = unpickler.load()
     except (UnsafePickle, UnstorableValue):
         raise
@@ -282,13 +299,19 @@ def encode(
     schema: int,
     attributes: dict[str, Any],
     pools: tuple[int, ...],
-    plain: bool = False,
+    kinds: set[type] | None = None,
 ) -> bytes:
-    """An item record; `plain` says that all values pickle themselves. Raises `UnstorableValue` past `MAX_RECORD`."""
-    if plain or all(map(pickles_itself, attributes.values())):
-        body = pickle.dumps((type_name, schema, attributes, pools), PROTOCOL)
+    """An item record; `kinds` are the types of the values. Raises `UnstorableValue` past `MAX_RECORD`."""
+    if kinds is None:
+        kinds = set(map(type, attributes.values()))
+    fields: tuple[Any, ...] = type_name, schema, attributes, pools
+    if datetime.date in kinds or datetime.datetime in kinds:
+        attributes, plain = moments.take_out(attributes)
+        fields = type_name, schema, attributes, pools, plain
+    if kinds <= SELF_PICKLING or all(map(pickles_itself, attributes.values())):
+        body = pickle.dumps(fields, PROTOCOL)
     else:
-        body = dumps((type_name, schema, attributes, pools))
+        body = dumps(fields)
     if len(body) > MAX_RECORD:
         raise UnstorableValue(
             f"a {type_name} item takes {len(body):,} bytes; the limit is {MAX_RECORD:,}: keep large contents in a File"
@@ -305,7 +328,19 @@ def decode(record: bytes) -> State:
     try:
         if len(record) > UNSUSPICIOUS:
             _check_nesting(record)
-        type_name, schema, attributes, pools = _Unpickler(io.BytesIO(record[8:])).load()
+        body = record[8:]
+        if (
+            body.translate(None, _HARMLESS) in _NAMES_NOTHING
+        ):  # `names_nothing`, written out: this is done for every item
+            fields = pickle.loads(body)
+        else:
+            fields = _Unpickler(io.BytesIO(body)).load()
+        if len(fields) == 5:
+            type_name, schema, attributes, pools, plain = fields
+            for name, form in plain.items():
+                attributes[name] = moments.from_plain(form)
+        else:
+            type_name, schema, attributes, pools = fields
     except (UnsafePickle, UnstorableValue):
         raise
     except Exception as error:  # a hostile pickle can raise nearly anything out of the unpickler
@@ -329,7 +364,7 @@ def decode(record: bytes) -> State:
             if kind in _FLAT:
                 if not value or _are_atoms(map(type, value)):
                     continue
-            elif kind is Reference and type(value.item_id) is int:
+            elif kind in _LEAVES or (kind is Reference and type(value.item_id) is int):
                 continue
             attributes[name] = checked(value, len(record))
     return new_state(State, (unpack_u64(record)[0], type_name, schema, attributes, pools, None))

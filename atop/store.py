@@ -14,6 +14,7 @@ on to the module that does the work.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import functools
 import inspect
@@ -65,7 +66,7 @@ from atop.undo import undo
 from atop.values import FileInfo, plain_text
 from atop.verify import VerifyReport
 from atop.watching import Watch, Watchers
-from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, ROOTS, RULES, Builder, WriteSet
+from atop.writeset import CATALOG, INDEX, ITEMS, REFERENCES, ROOTS, RULES, Builder, Operations, WriteSet
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -75,6 +76,8 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 ItemClass = TypeVar("ItemClass", bound=Item)
+
+_NOTHING_TO_HOLD = contextlib.nullcontext()
 
 # How often `transact` runs a function that meets conflicts; after the first few it does so one caller at a time.
 ATTEMPTS = 100
@@ -373,11 +376,11 @@ class Store(ClassicStore):
             else:
                 if not self._way.is_set() and self._urgent != threading.get_ident():
                     self._way.wait(MAKE_WAY_SECONDS)
-                with self._pins.held(write_set.files):
+                with self._pins.held(write_set.files) if write_set.files else _NOTHING_TO_HOLD:
                     self._engine.commit(
                         write_set,
                         before=self._file_check(write_set),
-                        applied=functools.partial(self._objects.publish, builder.states),
+                        applied=functools.partial(self._objects.publish, builder.items, builder.states),
                     )
                 self._notify()
                 if write_set.files and self._durability == "replicated":
@@ -426,9 +429,7 @@ class Store(ClassicStore):
         self._tenure.changed(item_ids)
         self._notify()
 
-    def _commit_entries(
-        self, batch: Callable[[], tuple[dict[int, int], list[tuple[bytes, bytes | None]]]], label: str
-    ) -> None:
+    def _commit_entries(self, batch: Callable[[], tuple[dict[int, int], Operations]], label: str) -> None:
         """Commit index entries that `batch` works out, with the versions they depend on; again when those change."""
         while True:
             versions, operations = batch()
@@ -439,12 +440,12 @@ class Store(ClassicStore):
                 commit_id,
                 now,
                 label,
-                checks=list(versions.items()),
+                checks=versions,
                 exists=[],
                 unreferenced=[],
                 emptied=[],
                 names=[],
-                operations={INDEX: sorted(operations)},
+                operations={INDEX: operations},
                 counters={},
                 body=dumps((commit_id, now, label, [])),
             )

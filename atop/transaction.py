@@ -89,12 +89,13 @@ class Entry:
         self.restored: tuple[str, int, int] | None = None
         self.level = level  # the savepoint that knows how to undo what was done since
 
-    def stored(self) -> dict[str, Any]:
-        """The attributes, all in their stored form."""
-        for value in self.attributes.values():
-            if type(value) in TRACKED:
-                return {n: to_stored(v, n) if type(v) in TRACKED else v for n, v in self.attributes.items()}
-        return self.attributes
+    def stored(self) -> tuple[dict[str, Any], set[type]]:
+        """The attributes, all in their stored form, and the types of these."""
+        kinds = set(map(type, self.attributes.values()))
+        if kinds.isdisjoint(TRACKED):
+            return self.attributes, kinds
+        stored = {n: to_stored(v, n) if type(v) in TRACKED else v for n, v in self.attributes.items()}
+        return stored, set(map(type, stored.values()))
 
 
 class _Snapshot:
@@ -201,7 +202,9 @@ class Transaction:
         entry = self.entries.get(item._id)
         if entry is None:
             state = self.state(item)
-            item._check_writable(state)
+            cls = type(item)
+            if state.schema != cls._schema or state.type_name != cls._type_name:
+                item._check_writable(state)
             return self._enter(item, state).attributes
         if entry.base is not None:
             item._check_writable(entry.base)
@@ -371,7 +374,7 @@ class Transaction:
             raw = entry.base.raw or entry.base
             old = keys_in(raw.pools, {p: self.base_plan(p) for p in raw.pools}, raw.attributes, item_id)
         if entry.pools and not entry.deleted:
-            new = keys_in(entry.pools, {p: self.plan(p) for p in entry.pools}, entry.stored(), item_id)
+            new = keys_in(entry.pools, {p: self.plan(p) for p in entry.pools}, entry.stored()[0], item_id)
         return old, new
 
     # -- the end

@@ -6,17 +6,16 @@ applies it needs none of the classes of the items in it, and can tell from the c
 
 from __future__ import annotations
 
-import operator
 import pickle
 import uuid
-from collections import Counter
-from collections.abc import Callable, Collection
+from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from atop.errors import TransactionTooLarge, UnstorableValue
-from atop.indexes import Plan, entry_keys, index_key, index_keys
+from atop.indexes import Plan, entry_keys
 from atop.overlay import references_of
 from atop.records import PROTOCOL, SELF_PICKLING, State, dumps, encode, new_state, pack_u64, pickles_itself
 from atop.values import ATOMS, FileInfo, Reference, plain_text, walk
@@ -49,7 +48,7 @@ MAX_BODY = 256 << 20
 # About what one entry of an index takes, in bytes.
 INDEX_ENTRY_BYTES = 60
 
-Operation = tuple[bytes, bytes | None]  # (key, value to put), or (key, None) to delete it
+Operations = dict[bytes, bytes | None]  # key -> value to put, or None to delete it
 
 
 @dataclass(slots=True)
@@ -59,12 +58,12 @@ class WriteSet:
     commit_id: int
     time: int
     label: str
-    checks: list[tuple[int, int]]  # (item id, version that it must have)
+    checks: dict[int, int]  # item id -> version that it must have
     exists: list[int]  # items that must be there
     unreferenced: list[int]  # items that nothing may refer to once this is applied
     emptied: list[int]  # pools that may have no members once this is applied
     names: list[tuple[str, int | None]]  # (catalog name, item id that it must stand for)
-    operations: dict[str, list[Operation]]  # table -> operations, by key
+    operations: dict[str, Operations]  # by table
     counters: dict[bytes, int]  # key of the counters table -> what to add
     body: bytes  # what the journal keeps: pickle of (commit id, time, label, changes)
     length: int = 0  # about how many bytes the operations take
@@ -96,10 +95,10 @@ class Builder:
     def __init__(self, transaction: Transaction, commit_id: int) -> None:
         self._transaction = transaction
         self._commit_id = commit_id
-        self._items: list[Operation] = []
-        self._index: list[Operation] = []
-        self._references: list[Operation] = []
-        self._members: Counter[int] = Counter()  # pool id -> members more
+        self._items: Operations = {}
+        self._index: Operations = {}
+        self._references: Operations = {}
+        self._members: defaultdict[int, int] = defaultdict(int)  # pool id -> members more
         self._files: Counter[bytes] = Counter()  # key of the counter of uses -> uses more
         self._named_files: set[bytes] = set()
         self._changes: list[tuple[Any, ...]] = []
@@ -110,8 +109,9 @@ class Builder:
         self._steady_plans: dict[tuple[int, ...], list[Plan] | None] = {}
         self._bytes = 0
         self._plain_body = True  # whether the old values that the journal gets need no help of `dumps`
-        # What the items' states are once the commit is applied; None for deleted ones.
-        self.states: list[tuple[Item, State | None]] = []
+        # What the items' states are once the commit is applied, one for each item; None for deleted ones.
+        self.items: list[Item] = []
+        self.states: list[State | None] = []
 
     def build(self, time: int) -> WriteSet | None:
         """The WriteSet, or None if the transaction changes nothing."""
@@ -145,16 +145,16 @@ class Builder:
             self._commit_id,
             time,
             label,
-            checks=list(transaction.reads.items()),
+            checks=transaction.reads,
             exists=self._outside_targets() if self._targets else [],
             unreferenced=self._gone,
             emptied=pools_gone,
             names=[(name, old) for name, (old, _) in transaction.catalog.items()],
             operations={
-                ITEMS: sorted(self._items),
-                INDEX: sorted(self._index, key=_key),
-                REFERENCES: sorted(self._references, key=_key),
-                CATALOG: [(n.encode(), None if new is None else pack_u64(new)) for n, new, _ in names],
+                ITEMS: self._items,
+                INDEX: self._index,
+                REFERENCES: self._references,
+                CATALOG: {n.encode(): None if new is None else pack_u64(new) for n, new, _ in names},
             },
             counters={
                 **{pool_counter(p): n for p, n in self._members.items() if n},
@@ -187,29 +187,28 @@ class Builder:
     def _create(self, item_id: int, entry: Entry) -> None:
         cls = type(entry.item)
         type_name, schema, deletion = entry.restored or (cls._type_name, cls._schema, 0)
-        simple = _are_simple(map(type, entry.attributes.values()))
-        attributes = entry.attributes if simple else entry.stored()
+        attributes, kinds = entry.stored()
+        simple = kinds <= SIMPLE
         key = pack_u64(item_id)
         pools = entry.pools
-        record = encode(self._commit_id, type_name, schema, attributes, pools, plain=simple)
+        record = encode(self._commit_id, type_name, schema, attributes, pools, kinds)
         self._bytes += len(record)
-        self._items.append((key, record))
+        self._items[key] = record
         for pool_id in pools:
-            self._index += [(k, b"") for k in entry_keys(self._plan(pool_id), attributes, key)]
+            self._index.update(dict.fromkeys(entry_keys(self._plan(pool_id), attributes, key), b""))
             self._members[pool_id] += 1
         if not simple:
             self._refer(item_id, entry, {}, attributes)
             self._use_files({}, attributes)
         self._changes.append((CREATED, item_id, deletion) if deletion else (CREATED, item_id))
-        state = new_state(State, (self._commit_id, type_name, schema, attributes, pools, None))
-        self.states.append((entry.item, state))
+        self._leave(entry.item, new_state(State, (self._commit_id, type_name, schema, attributes, pools, None)))
 
     def _delete(self, item_id: int, entry: Entry, base: State) -> None:
         raw = base.raw or base
         key = pack_u64(item_id)
-        self._items.append((key, None))
+        self._items[key] = None
         old, _ = self._transaction.entry_keys(item_id, entry)
-        self._index += [(k, None) for k in old]
+        self._index.update(dict.fromkeys(old))
         for pool_id in raw.pools:
             self._members[pool_id] -= 1
         self._refer(item_id, entry, raw.attributes, {})
@@ -217,12 +216,16 @@ class Builder:
         self._journal_values(raw.attributes)
         self._changes.append((DELETED, item_id, raw.version, (raw.type_name, raw.schema, raw.attributes, raw.pools)))
         self._gone.append(item_id)
-        self.states.append((entry.item, None))
+        self._leave(entry.item, None)
+
+    def _leave(self, item: Item, state: State | None) -> None:
+        self.items.append(item)
+        self.states.append(state)
 
     def _update(self, item_id: int, entry: Entry, base: State) -> None:
         raw = base.raw or base
-        plain = _are_simple(map(type, entry.attributes.values()))
-        before, after, pools = raw.attributes, entry.attributes if plain else entry.stored(), entry.pools
+        before, pools = raw.attributes, entry.pools
+        after, kinds = entry.stored()
         old_values: dict[str, Any] = {}  # of the attributes that differ
         new_values: dict[str, Any] = {}
         added: list[str] = []
@@ -246,66 +249,60 @@ class Builder:
             changed = old_values.keys() | new_values.keys()
             simple = False
         pools_differ = pools != raw.pools
-        self._index_again(item_id, entry, raw, after, changed)
+        key = pack_u64(item_id)
+        self._index_again(key, entry, raw, after, changed)
         if not (changed or pools_differ or entry.touched):
             return  # its schema alone is not worth a write: the upgrade runs again at the next read
-        record = encode(self._commit_id, base.type_name, base.schema, after, pools, plain=plain)
+        record = encode(self._commit_id, base.type_name, base.schema, after, pools, kinds)
         self._bytes += len(record)
-        self._items.append((pack_u64(item_id), record))
+        self._items[key] = record
         if pools_differ:
-            self._members.update(set(pools) - set(raw.pools))
-            self._members.subtract(set(raw.pools) - set(pools))
+            for pool_id in set(pools) - set(raw.pools):
+                self._members[pool_id] += 1
+            for pool_id in set(raw.pools) - set(pools):
+                self._members[pool_id] -= 1
         if not simple:
             self._refer(item_id, entry, old_values, new_values)
             self._use_files(old_values, new_values)
             self._journal_values(old_values)
-        self._changes.append(
-            (
-                UPDATED,
-                item_id,
-                raw.version,
-                old_values,
-                tuple(added),
-                raw.pools if pools_differ else None,
-                None if raw.schema == base.schema else (raw.type_name, raw.schema),
-            )
-        )
-        state = new_state(State, (self._commit_id, base.type_name, base.schema, after, pools, None))
-        self.states.append((entry.item, state))
+        old_pools = raw.pools if pools_differ else None
+        old_schema = (raw.type_name, raw.schema) if raw.schema != base.schema else None
+        self._changes.append((UPDATED, item_id, raw.version, old_values, tuple(added), old_pools, old_schema))
+        self._leave(entry.item, new_state(State, (self._commit_id, base.type_name, base.schema, after, pools, None)))
 
     def _index_again(
-        self, item_id: int, entry: Entry, raw: State, after: dict[str, Any], changed: Collection[str]
+        self, key: bytes, entry: Entry, raw: State, after: dict[str, Any], changed: Collection[str]
     ) -> None:
         """The index entries that a changed item loses and gains."""
         plans = self._steady_plans_of(raw.pools) if entry.pools == raw.pools else None
         if plans is None:
-            old_keys, new_keys = self._transaction.entry_keys(item_id, entry)
-            self._index += [(k, None) for k in old_keys - new_keys]
-            self._index += [(k, b"") for k in new_keys - old_keys]
+            olds, news = self._transaction.entry_keys(entry.item._id, entry)
+            self._replace(olds, news)
             return
-        key = pack_u64(item_id)
         for plan in plans:
-            for prefix, definition in plan.affected(changed):
-                if definition.words:
-                    olds = set(index_keys(prefix, definition, raw.attributes, key))
-                    news = set(index_keys(prefix, definition, after, key))
-                    self._index += [(k, None) for k in olds - news]
-                    self._index += [(k, b"") for k in news - olds]
-                    continue
-                old = index_key(prefix, definition, raw.attributes, key)
-                new = index_key(prefix, definition, after, key)
-                if old != new:
-                    self._index += ((old, None), (new, b""))
+            for make in plan.affected(changed):
+                self._replace(make(raw.attributes, key), make(after, key))
+
+    def _replace(self, olds: Collection[bytes], news: Collection[bytes]) -> None:
+        if olds == news:
+            return
+        index = self._index
+        for old in olds:
+            if old not in news:
+                index[old] = None
+        for new in news:
+            if new not in olds:
+                index[new] = b""
 
     def _refer(self, item_id: int, entry: Entry, before: dict[str, Any], after: dict[str, Any]) -> None:
         old, new = set(references_of(before)), set(references_of(after))
         source = pack_u64(item_id)
         for target, attribute in old - new:
-            self._references.append((pack_u64(target) + source + attribute.encode(), None))
+            self._references[pack_u64(target) + source + attribute.encode()] = None
         for target, attribute in new - old:
             field_ = type(entry.item)._fields.get(attribute)
             rule = RULE_BYTES[field_.on_delete] if field_ is not None else b""
-            self._references.append((pack_u64(target) + source + attribute.encode(), rule))
+            self._references[pack_u64(target) + source + attribute.encode()] = rule
             self._targets.add(target)
 
     def _use_files(self, before: dict[str, Any], after: dict[str, Any]) -> None:
@@ -327,13 +324,9 @@ class Builder:
 
 # Types of which no value is a reference, a file, or in need of help to be pickled.
 SIMPLE = (ATOMS & SELF_PICKLING) - {Reference, FileInfo}
-_are_simple = SIMPLE.issuperset
 
 _ABSENT: Any = object()
 _NOTHING = State(0, "", 0, {}, ())
-
-
-_key: Callable[[Operation], bytes] = operator.itemgetter(0)
 
 
 def _uses(attributes: dict[str, Any]) -> list[bytes]:

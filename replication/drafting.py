@@ -30,7 +30,7 @@ from atop.writeset import (
     REFERENCES,
     ROOTS,
     UPDATED,
-    Operation,
+    Operations,
     WriteSet,
     file_counter,
     pool_counter,
@@ -193,16 +193,16 @@ class Draft:
             commit_id,
             time,
             label,
-            checks=[(item_id, 0 if state is None else state.version) for item_id, state in self._read.items()],
+            checks={item_id: 0 if state is None else state.version for item_id, state in self._read.items()},
             exists=[],
             unreferenced=gone,
             emptied=[item_id for item_id in gone if "indexes" in (self._read[item_id] or _NOTHING).attributes],
             names=[(name, old) for name, (old, _) in self._names.items()],
             operations={
-                ITEMS: sorted(work.items),
-                INDEX: sorted(work.index, key=_key),
-                REFERENCES: sorted(work.references, key=_key),
-                CATALOG: [(name.encode(), None if new is None else pack_u64(new)) for name, _, new in names],
+                ITEMS: work.items,
+                INDEX: work.index,
+                REFERENCES: work.references,
+                CATALOG: {name.encode(): None if new is None else pack_u64(new) for name, _, new in names},
             },
             counters={
                 **{pool_counter(pool_id): more for pool_id, more in work.members.items() if more},
@@ -232,9 +232,9 @@ class _Differences:
     def __init__(self, draft: Draft, commit_id: int) -> None:
         self._draft = draft
         self._commit_id = commit_id
-        self.items: list[Operation] = []
-        self.index: list[Operation] = []
-        self.references: list[Operation] = []
+        self.items: Operations = {}
+        self.index: Operations = {}
+        self.references: Operations = {}
         self.members: Counter[int] = Counter()
         self.files: Counter[bytes] = Counter()  # by the key of the counter of uses
         self.changes: list[tuple[Any, ...]] = []
@@ -253,7 +253,7 @@ class _Differences:
             self._update(item_id, before, after)
 
     def _delete(self, item_id: int, before: State) -> None:
-        self.items.append((pack_u64(item_id), None))
+        self.items[pack_u64(item_id)] = None
         self._entries(item_id, before, _NOTHING)
         self._refer(item_id, before.attributes, {})
         values = (before.type_name, before.schema, before.attributes, before.pools)
@@ -284,14 +284,14 @@ class _Differences:
     def _write(self, item_id: int, before: State, after: State) -> None:
         record = encode(self._commit_id, after.type_name, after.schema, after.attributes, after.pools)
         self.bytes += len(record)
-        self.items.append((pack_u64(item_id), record))
+        self.items[pack_u64(item_id)] = record
         self._entries(item_id, before, after)
         self._refer(item_id, before.attributes, after.attributes)
 
     def _entries(self, item_id: int, before: State, after: State) -> None:
         old, new = self._keys(item_id, before, before=True), self._keys(item_id, after, before=False)
-        self.index += [(key, None) for key in old - new]
-        self.index += [(key, b"") for key in new - old]
+        self.index.update(dict.fromkeys(old - new))
+        self.index.update(dict.fromkeys(new - old, b""))
         self.members.update(set(after.pools) - set(before.pools))
         self.members.subtract(set(before.pools) - set(after.pools))
 
@@ -304,10 +304,10 @@ class _Differences:
         old, new = set(references_of(before)), set(references_of(after))
         source = pack_u64(item_id)
         for target, attribute in old - new:
-            self.references.append((pack_u64(target) + source + attribute.encode(), None))
+            self.references[pack_u64(target) + source + attribute.encode()] = None
         for target, attribute in new - old:
             rule = self._draft.rule(item_id, attribute)
-            self.references.append((pack_u64(target) + source + attribute.encode(), rule))
+            self.references[pack_u64(target) + source + attribute.encode()] = rule
 
     def _use(self, attributes: dict[str, Any]) -> None:
         """Count the files that these attributes hold. Old values go on being used: by the journal."""
@@ -315,10 +315,6 @@ class _Differences:
 
 
 _NOTHING = State(0, "", 0, {}, ())
-
-
-def _key(operation: Operation) -> bytes:
-    return operation[0]
 
 
 def _uses(attributes: dict[str, Any]) -> list[bytes]:

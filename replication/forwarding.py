@@ -36,6 +36,7 @@ from atop.writeset import (
     NAMED,
     REFERENCES,
     UPDATED,
+    Operations,
     WriteSet,
 )
 
@@ -72,15 +73,15 @@ def to_commit(write_set: WriteSet) -> Commit:
         commit_id=write_set.commit_id,
         time=write_set.time,
         label=write_set.label,
-        checks=write_set.checks,
+        checks=list(write_set.checks.items()),
         exists=write_set.exists,
         unreferenced=write_set.unreferenced,
         emptied=write_set.emptied,
         names=write_set.names,
-        items=tables.get(ITEMS, []),
-        index=tables.get(INDEX, []),
-        references=tables.get(REFERENCES, []),
-        catalog=tables.get(CATALOG, []),
+        items=_pairs(tables, ITEMS),
+        index=_pairs(tables, INDEX),
+        references=_pairs(tables, REFERENCES),
+        catalog=_pairs(tables, CATALOG),
         counters=write_set.counters,
         body=write_set.body,
         files=write_set.files,
@@ -90,30 +91,39 @@ def to_commit(write_set: WriteSet) -> Commit:
 
 def to_write_set(commit: Commit) -> WriteSet:
     """The WriteSet in `commit`, to be applied with all its checks. Raises MessageRefused if it is not sound."""
-    tables = {ITEMS: commit.items, INDEX: commit.index, REFERENCES: commit.references, CATALOG: commit.catalog}
+    tables = {
+        ITEMS: dict(commit.items),
+        INDEX: dict(commit.index),
+        REFERENCES: dict(commit.references),
+        CATALOG: dict(commit.catalog),
+    }
     if (what := misshapen(tables, commit.counters)) is not None:
         raise MessageRefused(f"a commit has {what}")
-    for _, value in commit.items:
+    for value in tables[ITEMS].values():
         if value is not None:
             _scan(value, ID_SIZE)
     _check_body(commit)
-    written = sum(len(value) for _, value in commit.items if value is not None)
+    written = sum(len(value) for value in tables[ITEMS].values() if value is not None)
     return WriteSet(
         commit.commit_id,
         commit.time,
         commit.label,
-        checks=commit.checks,
+        checks=dict(commit.checks),
         exists=commit.exists,
         unreferenced=commit.unreferenced,
         emptied=commit.emptied,
         names=commit.names,
-        operations=dict(tables),
+        operations=tables,
         counters=commit.counters,
         body=commit.body,
         length=written + len(commit.body) + INDEX_ENTRY_BYTES * len(commit.index),
         files=commit.files,
         sizes=commit.sizes,
     )
+
+
+def _pairs(tables: dict[str, Operations], table: str) -> list[tuple[bytes, bytes | None]]:
+    return list(tables.get(table, {}).items())
 
 
 def to_refused(commit_id: int, error: AtopError) -> Refused:

@@ -303,7 +303,7 @@ def test_a_log_that_is_damaged_while_the_store_is_open_is_found_and_replaced_by_
 def put(path: Path, table: str, key: bytes, value: bytes) -> None:
     """Write a record past everything that checks it."""
     engine = Engine(path / "data")
-    engine._call(table, lambda: engine._write_alone(table, [(key, value)]))
+    engine._call(table, lambda: engine._write_alone(table, {key: value}))
     engine.close()
 
 
@@ -338,12 +338,12 @@ def test_entries_that_do_not_fit_each_other_are_found(store_path: Path) -> None:
     engine = Engine(store_path / "data")
     index = engine.keys("index", b"", b"\xff" * 9, 1_000)
     reference = engine.keys("references", b"", b"\xff" * 9, 10)
-    changes: dict[str, list[tuple[bytes, bytes | None]]] = {
-        "index": [(index[500], None), (index[501] + b"x", b"")],
-        "references": [(reference[3], None)],
-        "counters": [(b"p" + pack_u64(1), (5).to_bytes(8, signed=True))],
-        "catalog": [(b"pool/nothing", pack_u64(999_999))],
-        "commits": [(engine.keys("commits", b"", b"\xff" * 9, 1)[0], None)],
+    changes: dict[str, dict[bytes, bytes | None]] = {
+        "index": {index[500]: None, index[501] + b"x": b""},
+        "references": {reference[3]: None},
+        "counters": {b"p" + pack_u64(1): (5).to_bytes(8, signed=True)},
+        "catalog": {b"pool/nothing": pack_u64(999_999)},
+        "commits": {engine.keys("commits", b"", b"\xff" * 9, 1)[0]: None},
     }
     for table, operations in changes.items():
         engine._call(table, lambda table=table, operations=operations: engine._write_alone(table, operations))

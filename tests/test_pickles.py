@@ -6,21 +6,23 @@ import contextlib
 import dataclasses
 import datetime
 import enum
+import io
 import pickle
+import pickletools
 import struct
 import zoneinfo
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from victims import Say, Victim
 
 from atop import Item, Store, UnknownValue, UnsafePickle, register_value
 from atop.engine import Engine
 from atop.pickles import scan
-from atop.records import decode, dumps, encode, loads, pack_u64
+from atop.records import decode, dumps, encode, loads, names_nothing, pack_u64
 from atop.values import FileInfo, Reference
 
 CACHE = 2 << 20
@@ -160,6 +162,71 @@ def test_a_registered_value_that_its_class_refuses_is_kept_as_it_is() -> None:
     assert decode(record(refused)).attributes["value"] == UnknownValue(f"{__name__}.Point", {"x": -1, "y": 2})
 
 
+# -- pickles that name nothing, which are loaded without asking
+
+# The instructions that name a class or function.
+NAMING = {"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}
+HARMLESS = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "STRING", "BINSTRING", "SHORT_BINSTRING"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "NEXT_BUFFER", "READONLY_BUFFER"),
+    *("NONE", "NEWTRUE", "NEWFALSE", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "FLOAT", "BINFLOAT"),
+    *("EMPTY_LIST", "APPEND", "APPENDS", "LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+    *("EMPTY_DICT", "DICT", "SETITEM", "SETITEMS", "EMPTY_SET", "ADDITEMS", "FROZENSET"),
+    *("POP", "DUP", "MARK", "POP_MARK", "GET", "BINGET", "LONG_BINGET", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"),
+    *("PROTO", "STOP", "FRAME"),
+}
+# These use what was named before, or ask a function that there is none of.
+USING = {"REDUCE", "BUILD", "OBJ", "NEWOBJ", "NEWOBJ_EX", "PERSID", "BINPERSID"}
+
+
+def test_it_is_known_of_each_instruction_whether_it_names_something() -> None:
+    assert {code.name for code in pickletools.opcodes} == NAMING | HARMLESS | USING
+    for code in pickletools.opcodes:
+        if code.name in NAMING:
+            assert not names_nothing(code.code.encode("latin-1") + b"os\nsystem\n.")
+
+
+class Watching(pickle.Unpickler):
+    """Says what a pickle names."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise AssertionError((module, name))
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise ValueError("there is none")
+
+
+# What bytes that are no sensible pickle raise.
+FAILURES = (
+    *(pickle.UnpicklingError, ValueError, TypeError, LookupError, EOFError, AttributeError, ArithmeticError),
+    MemoryError,
+)
+GREEDY = {"PUT", "LONG_BINPUT", "BYTEARRAY8"}  # a few bytes make these fill the memory
+instructions = st.one_of(
+    st.sampled_from([code.code.encode("latin-1") for code in pickletools.opcodes if code.name not in GREEDY]),
+    st.sampled_from([b"\n", b"os\n", b"os\nsystem\n", text("os"), text("system"), plain(1), plain([1, "c"])]),
+    st.binary(max_size=9),
+)
+
+
+@settings(max_examples=1_000)
+@given(st.lists(instructions, max_size=12))
+def test_a_pickle_that_names_nothing_finds_no_class(parts: list[bytes]) -> None:
+    data = b"".join(parts) + pickle.STOP
+    if names_nothing(data):
+        with contextlib.suppress(*FAILURES):
+            Watching(io.BytesIO(data)).load()
+
+
+def test_records_of_plain_values_name_nothing_and_others_do() -> None:
+    born = datetime.date(1990, 2, 3)
+    met = datetime.datetime(2020, 1, 2, 3, 4, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"))
+    plain_ones = {"name": "Ada", "born": born, "met": met, "tags": ["a", "b"], "number": 3.5, "nothing": None}
+    assert names_nothing(encode(1, "pickles.Thing", 1, plain_ones, (5,))[8:])
+    assert not names_nothing(encode(1, "pickles.Thing", 1, {"friend": Reference(5)}, ())[8:])
+    assert not names_nothing(encode(1, "pickles.Thing", 1, {"births": [born]}, ())[8:])
+
+
 # -- records that are to wear out who reads them
 
 
@@ -212,7 +279,7 @@ def test_a_record_that_asks_for_much_memory_is_refused_by_a_scan() -> None:
 
 def put(path: Path, table: str, key: bytes, value: bytes) -> None:
     engine = Engine(path / "data")
-    engine._call(table, lambda: engine._write_alone(table, [(key, value)]))
+    engine._call(table, lambda: engine._write_alone(table, {key: value}))
     engine.close()
 
 
