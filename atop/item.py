@@ -218,23 +218,31 @@ class ItemMeta(type):
                 return super().__call__(store, *arguments, **attributes)
 
 
-class Item(metaclass=ItemMeta, type_name="atop.Item"):
-    """An object in a store. Subclass it with annotated attributes, or use it as it is with any."""
+class Bare:
+    """What an item holds in memory, and nothing else: here its slots can be set by assigning to them."""
 
     __slots__ = ("__dict__", "__weakref__", "_id", "_state", "_store", "_views")
+
+    if TYPE_CHECKING:
+        _store: Store
+        _id: int
+        # As last committed, or None until it is needed; replaced, never changed.
+        _state: State | None
+        # A state, and attribute -> container that shows what it has there, for reads outside of transactions. Not
+        # used unless the state is the item's.
+        _views: tuple[State, dict[str, Any]] | None
+
+
+class Item(Bare, metaclass=ItemMeta, type_name="atop.Item"):
+    """An object in a store. Subclass it with annotated attributes, or use it as it is with any."""
+
+    __slots__ = ()
 
     if TYPE_CHECKING:
         _fields: ClassVar[dict[str, Field]]
         _setters: ClassVar[dict[str, bool]]
         # The only positional argument of the constructor that checkers work out for subclasses.
         store: Store = _slot(kw_only=False)
-        _store: Store = _slot(init=False)
-        _id: int = _slot(init=False)
-        # As last committed, or None until it is needed; replaced, never changed.
-        _state: State | None = _slot(init=False)
-        # A state, and attribute -> container that shows what it has there, for reads outside of transactions. Not
-        # used unless the state is the item's.
-        _views: tuple[State, dict[str, Any]] | None = _slot(init=False)
 
     def __init__(self, store: Store, /, **attributes: Any) -> None:
         """Create an item in `store` with these attributes.
@@ -593,6 +601,24 @@ set_store: Callable[[Item, Any], None] = Item._store.__set__  # type: ignore[att
 set_id: Callable[[Item, int], None] = Item._id.__set__  # type: ignore[attr-defined]  # a slot
 set_state: Callable[[Item, State | None], None] = Item._state.__set__  # type: ignore[union-attr]  # a slot
 set_views: Callable[[Item, Any], None] = Item._views.__set__  # type: ignore[union-attr]  # a slot
+
+
+def make(cls: type[Item], store: Store, item_id: int, state: State | None) -> Item:
+    """A new object that stands for an item. What the class does when it is called is not done."""
+    bare: Any = Bare()  # to set its slots takes a fraction of what those of an item take
+    bare._store = store
+    bare._id = item_id
+    bare._state = state
+    bare._views = None
+    try:
+        bare.__class__ = cls
+    except TypeError:  # it has slots of its own
+        item = object.__new__(cls)
+        set_slots(item, store, item_id)
+        set_state(item, state)
+        return item
+    made: Item = bare
+    return made
 
 
 def set_slots(item: Item, store: Store, item_id: int) -> None:

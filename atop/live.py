@@ -8,15 +8,16 @@ same moment, for readers, in which the database has them. Objects that nobody ho
 from __future__ import annotations
 
 import contextlib
+import struct
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from atop.database import Database
 from atop.errors import NoSuchItem, UnsafePickle, UpgradeFailed
 from atop.indexes import IndexDefinition, index_keys, prefix_of
-from atop.item import Item, class_named, set_id, set_slots, set_state, set_store, set_views
+from atop.item import Item, class_named, make, set_state, set_views
 from atop.records import State, decode, pack_u64
 from atop.transaction import CURRENT, current
 
@@ -83,11 +84,7 @@ class LiveItems:
             cls = class_named(type_name)
             if cls is None or cls._schema < schema:
                 cls = Item
-            item = object.__new__(cls)
-            set_store(item, self._store)  # `set_slots`, written out: this is done for every item that is read
-            set_id(item, item_id)
-            set_state(item, state if current and schema == cls._schema else None)
-            set_views(item, None)
+            item = make(cls, self._store, item_id, state if current and schema == cls._schema else None)
             reference = weakref.ref(item)
             known = self._references.setdefault(item_id, reference)
             if known is reference:
@@ -107,27 +104,32 @@ class LiveItems:
             self._keep_states([(item, item._adapt(state))], sequence)
 
     def _put_objects(
-        self, items: list[Item | None], missing: list[tuple[int, int]], records: list[bytes | None], sequence: int
+        self,
+        items: list[Item | None],
+        ids: Sequence[int],
+        missing: list[int],
+        records: list[bytes | None],
+        sequence: int,
     ) -> bool:
         """Put objects with states into `items`, for records that were read at the engine's `sequence`, or later.
 
-        `missing` has a place in `items` and an id for each record. An object that is at the place already stays; None
-        comes where there is no record, and False is returned. Nothing of the program's own runs while it has the lock.
+        `missing` has the place of each record in `items` and `ids`. An object that is there already stays; None comes
+        where there is no record, and False is returned. Nothing of the program's own runs while it has the lock.
         """
         states: list[State | None] = []
-        for (_, item_id), record in zip(missing, records, strict=True):
+        for place, record in zip(missing, records, strict=True):
             try:
                 states.append(decode(record) if record is not None else None)
             except UnsafePickle as error:
-                raise UnsafePickle(f"item {item_id}: {error}") from error
+                raise UnsafePickle(f"item {ids[place]}: {error}") from error
         outdated: list[tuple[Item, State]] = []
         with self._lock:
             current = not sequence & 1 and self.engine.sequence == sequence
-            for (place, item_id), state in zip(missing, states, strict=True):
+            for place, state in zip(missing, states, strict=True):
                 if state is None:
                     items[place] = None
                     continue
-                item = items[place] = self._object(item_id, items[place], state, current)
+                item = items[place] = self._object(ids[place], items[place], state, current)
                 if item._state is None and state.schema != type(item)._schema:
                     outdated.append((item, state))
         for item, state in outdated:
@@ -145,9 +147,7 @@ class LiveItems:
 
     def object_for(self, cls: type[Item], item_id: int) -> Item:
         """The object that stands for an item: the one there is, or a new one, without its state."""
-        item = object.__new__(cls)
-        set_slots(item, self._store, item_id)
-        return self.remember(item)
+        return self.remember(make(cls, self._store, item_id, None))
 
     def load_state(self, item: Item) -> State:
         """Fetch the committed state of an item. Raises `NoSuchItem`."""
@@ -169,28 +169,24 @@ class LiveItems:
         self, keys: list[bytes], pool_id: int, definition: IndexDefinition | None, sequence: int
     ) -> tuple[list[bytes], list[Item]]:
         """The items of index entries, with their keys; without those that are gone or have that key no longer."""
-        live = self._references
         transaction = current(self._store)
         entries = transaction.entries if transaction is not None else {}
-        items: list[Item | None] = []
-        missing: list[tuple[int, int]] = []  # (place in items, item id)
-        item_keys: list[bytes] = []  # of the missing ones
-        for key in keys:
-            item_key = key[-8:]
-            item_id = int.from_bytes(item_key)
-            reference = live.get(item_id)
-            item = reference() if reference is not None else None
-            if item is None or item._state is None:
-                if item_id in entries:
-                    item = entries[item_id].item
-                else:
-                    missing.append((len(items), item_id))
-                    item_keys.append(item_key)
-            items.append(item)
+        item_keys = [key[-8:] for key in keys]
+        ids: tuple[int, ...] = struct.unpack(f">{len(keys)}Q", b"".join(item_keys))
+        items: list[Item | None] = [
+            None if reference is None else reference() for reference in map(self._references.get, ids)
+        ]
+        missing = [place for place, item in enumerate(items) if item is None or item._state is None]
+        if entries:
+            for place in missing:
+                if ids[place] in entries:
+                    items[place] = entries[ids[place]].item
+            missing = [place for place in missing if ids[place] not in entries]
         complete = True
         if missing:
             before = self.engine.sequence
-            complete = self._put_objects(items, missing, self.engine.get_items(item_keys), before)
+            records = self.engine.get_items([item_keys[place] for place in missing])
+            complete = self._put_objects(items, ids, missing, records, before)
         if not complete or sequence & 1 or self.engine.sequence != sequence:
             valid = [
                 (key, item)

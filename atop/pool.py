@@ -398,7 +398,7 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
             raise ValueError(f"a page has at least one item, not {size}")
         definition = _MEMBERS if index is None else self._definition(index)
         low, high = span = self._part(definition, prefix, first, last)
-        exact = span == self._part(definition, _UNSET, _UNSET, _UNSET) and not definition.words
+        whole = prefix is first is last is _UNSET or span == self._part(definition, _UNSET, _UNSET, _UNSET)
         if start is not _UNSET:
             low = max(low, self._start_of(definition, start))
         elif at is not None:
@@ -412,7 +412,7 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
             items.reverse()
         else:
             keys, items, more = self._take(definition, low, high, size, False)
-        return Page(self, span, items, keys, low, more, reverse, exact)
+        return Page(self, span, items, keys, low, more, reverse, whole and not definition.words)
 
     def _part(self, definition: IndexDefinition, prefix: Any, first: Any, last: Any) -> tuple[bytes, bytes]:
         """The range of entries of an index that a page is to keep to."""

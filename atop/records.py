@@ -156,6 +156,8 @@ class _Unpickler(pickle.Unpickler):
         return allowed
 
 
+_load = pickle.loads
+_from_ordinal = datetime.date.fromordinal
 # All bytes but those that begin an instruction which names something, and the end of a line.
 # A later protocol may have others.
 _HARMLESS = bytes(set(range(256)) - set(b"\x93\x82\x83\x84\n")) if pickle.HIGHEST_PROTOCOL == PROTOCOL else b""
@@ -183,7 +185,7 @@ def loads(data: bytes) -> Any:
         if len(data) > UNSUSPICIOUS:
             _check_nesting(data)
         if names_nothing(data):
-            return pickle.loads(data)
+            return _load(data)
         value = unpickler.load()
     except (UnsafePickle, UnstorableValue):
         raise
@@ -332,13 +334,13 @@ def decode(record: bytes) -> State:
         if (
             body.translate(None, _HARMLESS) in _NAMES_NOTHING
         ):  # `names_nothing`, written out: this is done for every item
-            fields = pickle.loads(body)
+            fields = _load(body)
         else:
             fields = _Unpickler(io.BytesIO(body)).load()
         if len(fields) == 5:
             type_name, schema, attributes, pools, plain = fields
             for name, form in plain.items():
-                attributes[name] = moments.from_plain(form)
+                attributes[name] = _from_ordinal(form) if type(form) is int else moments.from_plain(form)
         else:
             type_name, schema, attributes, pools = fields
     except (UnsafePickle, UnstorableValue):
@@ -357,8 +359,8 @@ def decode(record: bytes) -> State:
         if type(pool_id) is not int or not 0 < pool_id < 1 << 63:
             raise UnsafePickle("an item record names a pool by something other than an id")
     for name, value in attributes.items():
-        kind = type(value)
-        if kind not in ATOMS or type(name) is not str:
+        if type(value) not in ATOMS or type(name) is not str:
+            kind = type(value)
             if type(name) is not str:
                 raise UnsafePickle(f"an item record has an attribute whose name is a {type(name).__name__}, not text")
             if kind in _FLAT:
