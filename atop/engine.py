@@ -452,8 +452,8 @@ class Engine(Calls):
             number = self.head.number + 1
             chain = hashlib.blake2b(self.head.chain + write_set.body, digest_size=CHAIN_SIZE).digest()
             number_key = pack_u64(number)
-            self._write(JOURNAL, {number_key: chain + commit_key + write_set.body}, txn)
-            self._write(COMMITS, {commit_key: number_key + pack_u64(write_set.time)}, txn)
+            self._put(JOURNAL, number_key, chain + commit_key + write_set.body, txn)
+            self._put(COMMITS, commit_key, number_key + pack_u64(write_set.time), txn)
             pending.number, pending.transaction = number, txn.id() & 0xFFFF_FFFF
             self._unflushed.append(pending)
             self._in_step = False
@@ -516,6 +516,10 @@ class Engine(Calls):
                     delete(key, txn)
                 except db.DBNotFoundError:
                     continue  # gone already: what was asked for
+
+    def _put(self, table: str, key: bytes, value: bytes, txn: Any) -> None:
+        self._writing = table
+        self._tables[table].put(key, value, txn)
 
     def _count(self, counters: dict[bytes, int], txn: Any) -> None:
         handle = self._tables[COUNTERS]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import uuid
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import date
@@ -99,7 +99,7 @@ class Builder:
         self._index: Operations = {}
         self._references: Operations = {}
         self._members: defaultdict[int, int] = defaultdict(int)  # pool id -> members more
-        self._files: Counter[bytes] = Counter()  # key of the counter of uses -> uses more
+        self._files: defaultdict[bytes, int] = defaultdict(int)  # key of the counter of uses -> uses more
         self._named_files: set[bytes] = set()
         self._changes: list[tuple[Any, ...]] = []
         self._targets: set[int] = set()  # items newly referred to, or named
@@ -307,17 +307,19 @@ class Builder:
 
     def _use_files(self, before: dict[str, Any], after: dict[str, Any]) -> None:
         """Count the uses of files by the item: what was there before goes on in the journal."""
-        more = Counter(_uses(after))
-        self._named_files.update(key[1:33] for key in more)
-        self._files.update(more)
-        self._files.subtract(_uses(before))
+        for key in _uses(after):
+            self._named_files.add(key[1:33])
+            self._files[key] += 1
+        for key in _uses(before):
+            self._files[key] -= 1
 
     def _journal_values(self, values: dict[str, Any]) -> None:
         """Note old values that the journal will hold: it counts as a user of the files in them."""
         for value in values.values():
             if type(value) not in SELF_PICKLING:
                 self._plain_body = self._plain_body and pickles_itself(value)
-                self._files.update(_uses({"": value}))
+                for key in _uses({"": value}):
+                    self._files[key] += 1
             elif type(value) is FileInfo:
                 self._files[file_counter(value)] += 1
 
