@@ -172,8 +172,8 @@ class Transaction:
     def state(self, item: Item) -> State:
         """The committed state that this transaction reads. Raises `Conflict` if it has changed since the first time."""
         state = item._state or item._load()
-        version = self.reads.setdefault(item._id, state.version)
-        if version != state.version:
+        version = state.version
+        if self.reads.setdefault(item._id, version) != version:
             raise Conflict(f"item {item._id} was changed by another commit while this transaction used it", item._id)
         return state
 
@@ -199,13 +199,14 @@ class Transaction:
 
     def write(self, item: Item) -> dict[str, Any]:
         """The item's attributes, to be changed. Raises `ReadOnlyItem` where the program does not know its class."""
-        entry = self.entries.get(item._id)
+        item_id = item._id
+        entry = self.entries.get(item_id)
         if entry is None:
             state = self.state(item)
             cls = type(item)
             if state.schema != cls._schema or state.type_name != cls._type_name:
                 item._check_writable(state)
-            return self._enter(item, state).attributes
+            return self._enter(item_id, item, state).attributes
         if entry.base is not None:
             item._check_writable(entry.base)
         return self.entry(item).attributes
@@ -249,7 +250,7 @@ class Transaction:
         item_id = item._id
         entry = self.entries.get(item_id)
         if entry is None:
-            return self._enter(item, self.state(item))
+            return self._enter(item_id, item, self.state(item))
         if entry.deleted:
             raise NoSuchItem(item_id, f"item {item_id} was deleted in this transaction")
         if entry.level < len(self._savepoints):
@@ -258,9 +259,8 @@ class Transaction:
         self._changed(item_id)
         return entry
 
-    def _enter(self, item: Item, state: State) -> Entry:
+    def _enter(self, item_id: int, item: Item, state: State) -> Entry:
         """A new entry for an item that is about to be changed from this committed state."""
-        item_id = item._id
         entry = self.entries[item_id] = Entry(item, state, state.attributes.copy(), state.pools, len(self._savepoints))
         if self._savepoints:
             self._savepoints[-1].setdefault(item_id, None)

@@ -178,11 +178,10 @@ class Builder:
             plan = self._plans[pool_id] = self._transaction.plan(pool_id)
         return plan
 
-    def _steady_plans_of(self, pools: tuple[int, ...]) -> list[Plan] | None:
-        if pools not in self._steady_plans:
-            steady = self._transaction.entries.keys().isdisjoint(pools)
-            self._steady_plans[pools] = [self._plan(pool_id) for pool_id in pools] if steady else None
-        return self._steady_plans[pools]
+    def _find_steady_plans(self, pools: tuple[int, ...]) -> list[Plan] | None:
+        steady = self._transaction.entries.keys().isdisjoint(pools)
+        plans = self._steady_plans[pools] = [self._plan(pool_id) for pool_id in pools] if steady else None
+        return plans
 
     def _create(self, item_id: int, entry: Entry) -> None:
         cls = type(entry.item)
@@ -274,7 +273,9 @@ class Builder:
         self, key: bytes, entry: Entry, raw: State, after: dict[str, Any], changed: Collection[str]
     ) -> None:
         """The index entries that a changed item loses and gains."""
-        plans = self._steady_plans_of(raw.pools) if entry.pools == raw.pools else None
+        plans = None
+        if entry.pools == raw.pools:
+            plans = self._steady_plans.get(raw.pools) or self._find_steady_plans(raw.pools)
         if plans is None:
             olds, news = self._transaction.entry_keys(entry.item._id, entry)
             self._replace(olds, news)
