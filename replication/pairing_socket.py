@@ -45,7 +45,8 @@ log = logging.getLogger(__name__)
 LENGTH_BYTES: Final = 2
 
 MAX_TALKS: Final = 8
-"""Connections of one invitation at a time; the oldest one that has not proven the code gives way."""
+"""Connections of one invitation at a time; the oldest one that has said nothing gives way, else the oldest one that
+has not proven the code."""
 
 CONNECT_SECONDS: Final = 5.0
 ANSWER_POLL_SECONDS: Final = 0.05
@@ -309,9 +310,11 @@ class OpenInvitation:
                 sock.close()
                 return
             if len(self._talks) >= MAX_TALKS:
-                oldest = next(t for t, (_, machine) in self._talks.items() if machine.comparison is None)
-                end(self._talks.pop(oldest)[0])  # its thread finds out, and closes it
-                self._ending.add(oldest)
+                unproven = [t for t, (_, machine) in self._talks.items() if machine.comparison is None]
+                silent = (t for t in unproven if self._talks[t][1].state is PairingState.AWAITING_OPEN)
+                leaving = next(silent, unproven[0])
+                end(self._talks.pop(leaving)[0])  # its thread finds out, and closes it
+                self._ending.add(leaving)
             self._talks[thread] = sock, inviter
             try:
                 thread.start()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import secrets
+import select
 import shutil
 import socket
 import threading
@@ -25,8 +27,8 @@ from replication.handshake import Purpose
 from replication.identity import Identity
 from replication.invitation import Invitation, PairingCode
 from replication.membership import Member, entries
-from replication.pairing import MAX_MESSAGE_BYTES, Joiner
-from replication.pairing_socket import MAX_TALKS, OpenInvitation, _talk, join
+from replication.pairing import MAX_MESSAGE_BYTES, Joiner, PairingState
+from replication.pairing_socket import LENGTH_BYTES, MAX_TALKS, OpenInvitation, _talk, join
 
 
 @pytest.fixture
@@ -42,6 +44,17 @@ def pairing_socket(device: Device) -> socket.socket:
     sock = socket.create_connection(("127.0.0.1", device.port), PATIENCE)
     sock.sendall(Purpose.PAIRING.value)
     return sock
+
+
+def has_ended(sock: socket.socket) -> bool:
+    """Whether the other side has ended the connection by now."""
+    while select.select([sock], [], [], 0)[0]:
+        try:
+            if not sock.recv(1000):
+                return True
+        except ConnectionError:
+            return True
+    return False
 
 
 def is_ended(sock: socket.socket) -> bool:
@@ -191,11 +204,25 @@ def test_connections_that_say_nothing_keep_nobody_out(home: Home) -> None:
     a = home.open("laptop")
     invitation = a.invite()
     silent = [pairing_socket(a) for _ in range(3 * MAX_TALKS)]
-    until(lambda: len(invitation._talks) >= MAX_TALKS)
+    until(lambda: sum(map(has_ended, silent)) == 2 * MAX_TALKS)
     home.join("desktop", a, invitation.code)
     assert len(invitation._talks) <= MAX_TALKS
     for sock in silent:
         sock.close()
+
+
+def test_connections_that_say_nothing_do_not_displace_one_that_speaks(home: Home) -> None:
+    a = home.open("laptop")
+    invitation = a.invite()
+    joiner = Joiner(PairingCode.parse(invitation.code), Identity.generate(), "desktop", time.monotonic())
+    with pairing_socket(a) as speaking, contextlib.ExitStack() as closing:
+        for message in joiner.start():
+            speaking.sendall(len(message).to_bytes(LENGTH_BYTES) + message)
+        until(lambda: any(talk.state is PairingState.AWAITING_HELLO for _, talk in invitation._talks.values()))
+        silent = [closing.enter_context(pairing_socket(a)) for _ in range(3 * MAX_TALKS)]
+        until(lambda: sum(map(has_ended, silent)) == 2 * MAX_TALKS + 1)
+        assert any(talk.state is PairingState.AWAITING_HELLO for _, talk in invitation._talks.values())
+        assert not has_ended(speaking)
 
 
 def test_a_name_that_would_move_the_cursor_is_refused_wherever_it_comes_from(home: Home) -> None:
