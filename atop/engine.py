@@ -203,7 +203,7 @@ class Engine(Calls):
             self._reopen_tables(tables)
 
     def _learn_commits(self) -> None:
-        number, chain = self.head
+        number, chain = head = self.head
         changed: list[int] = []
         # A cursor is refused at once while history is replaced; a plain get would sleep for seconds.
         try:
@@ -217,11 +217,13 @@ class Engine(Calls):
                     _, when, _, changes = loads(record[CHAIN_SIZE + 8 :])
                     changed += [change[1] for change in changes]
                     self.last_time = clock.latest(self.last_time, when)
-                    self.head = Head(unpack_u64(key)[0], record[:CHAIN_SIZE])
+                    head = Head(unpack_u64(key)[0], record[:CHAIN_SIZE])
                     pair = cursor.next()
         finally:
-            if self.head.number != number:
-                self.on_applied(changed)
+            if head.number != number:
+                self.on_applied(changed)  # first: whoever sees that there is a commit sees what it changed
+                self.head = head
+                self.on_applied([])  # and then whoever watches looks for it
         if rewritten:
             self._read_head()
             self.on_recovery()
