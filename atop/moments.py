@@ -61,14 +61,14 @@ def zone_named(key: str) -> zoneinfo.ZoneInfo:
         raise UnstorableValue(f"time zone {key!r} is not known on this device: install tzdata") from error
 
 
-def take_out(attributes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Plain]]:
-    """The attributes without the moments that have a plain form, and these forms."""
-    rest, plain = attributes.copy(), {}
-    for name, value in attributes.items():
+def with_plain(attributes: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """The attributes with the plain forms of their moments, and the places of these among them, from 0."""
+    plain, places = attributes.copy(), []
+    for place, (name, value) in enumerate(attributes.items()):
         if type(value) in MOMENTS and (form := to_plain(value)) is not None:
             plain[name] = form
-            del rest[name]
-    return rest, plain
+            places.append(place)
+    return plain, tuple(places)
 
 
-__all__ = ["MOMENTS", "Plain", "from_plain", "take_out", "to_plain", "zone_named"]
+__all__ = ["MOMENTS", "Plain", "from_plain", "to_plain", "with_plain", "zone_named"]

@@ -1,8 +1,8 @@
 """Item records and commit records as bytes, and the only place that unpickles.
 
 An item record is its version (u64, big-endian) followed by a pickle, protocol 5, of
-`(type name, schema version, {attribute: stored value}, pool ids)`. Attributes that are dates or datetimes stand in a
-fifth element, `{attribute: plain form}`: see `moments`.
+`(type name, schema version, {attribute: stored value}, pool ids)`. Dates and datetimes among the values stand there in
+their plain form (see `moments`); a fifth element has their places in the dict, from 0.
 
 Promises: what `dumps` writes, `loads` reads back equal. `loads` builds the value types of `atop.values` and nothing
 else, whoever wrote the bytes: a pickle that names any other class or function raises `UnsafePickle`, and nothing that
@@ -308,8 +308,8 @@ def encode(
         kinds = set(map(type, attributes.values()))
     fields: tuple[Any, ...] = type_name, schema, attributes, pools
     if datetime.date in kinds or datetime.datetime in kinds:
-        attributes, plain = moments.take_out(attributes)
-        fields = type_name, schema, attributes, pools, plain
+        attributes, places = moments.with_plain(attributes)
+        fields = type_name, schema, attributes, pools, places
     if kinds <= SELF_PICKLING or all(map(pickles_itself, attributes.values())):
         body = pickle.dumps(fields, PROTOCOL)
     else:
@@ -338,9 +338,11 @@ def decode(record: bytes) -> State:
         else:
             fields = _Unpickler(io.BytesIO(body)).load()
         if len(fields) == 5:
-            type_name, schema, attributes, pools, plain = fields
-            for name, form in plain.items():
-                attributes[name] = _from_ordinal(form) if type(form) is int else moments.from_plain(form)
+            type_name, schema, attributes, pools, places = fields
+            names = list(attributes)
+            for place in places:
+                form = attributes[names[place]]
+                attributes[names[place]] = _from_ordinal(form) if type(form) is int else moments.from_plain(form)
         else:
             type_name, schema, attributes, pools = fields
     except (UnsafePickle, UnstorableValue):
