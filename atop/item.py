@@ -106,7 +106,7 @@ class Field:
         return value if type(value) in ATOMS else item._present(self.name, value)
 
 
-def _slot(*, init: bool = True, kw_only: bool = True) -> Any:
+def _slot(*, kw_only: bool = True) -> Any:
     """How `Item` describes its own slots to type checkers (PEP 681); never called."""
 
 
@@ -596,7 +596,7 @@ class Item(Bare, metaclass=ItemMeta, type_name="atop.Item"):
         return f"{type(self).__name__} {self._id}"
 
 
-# The slots of an item are set here and in `live` only, past `Item.__setattr__`, which writes to the store.
+# The slots of an item are set with these, and by `make`, past `Item.__setattr__`, which writes to the store.
 set_store: Callable[[Item, Any], None] = Item._store.__set__  # type: ignore[attr-defined]  # a slot
 set_id: Callable[[Item, int], None] = Item._id.__set__  # type: ignore[attr-defined]  # a slot
 set_state: Callable[[Item, State | None], None] = Item._state.__set__  # type: ignore[union-attr]  # a slot
@@ -605,7 +605,8 @@ set_views: Callable[[Item, Any], None] = Item._views.__set__  # type: ignore[uni
 
 def make(cls: type[Item], store: Store, item_id: int, state: State | None) -> Item:
     """A new object that stands for an item. What the class does when it is called is not done."""
-    bare: Any = Bare()  # to set its slots takes a fraction of what those of an item take
+    # To set the slots of a bare one takes a fraction of what those of an item take, for an empty `__dict__` (64 bytes).
+    bare: Any = Bare()
     bare._store = store
     bare._id = item_id
     bare._state = state

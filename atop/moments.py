@@ -1,11 +1,11 @@
-"""Dates and datetimes as an item record holds them: as a number, or text.
+"""Dates and datetimes as an item record holds them: as a number, text, or two texts.
 
 A pickle names the class of each of them, and to look that up takes longer than all the rest of an ordinary record.
 So those that an attribute holds by itself are written without it:
 
     date                                       its ordinal: 1 January of year 1 is 1
     datetime, naive or in UTC                  its ISO 8601 text
-    datetime in a zone of the tz database      its ISO 8601 text, naive, and the key of the zone
+    datetime in a zone of the tz database      a tuple of its ISO 8601 text, naive, and the key of the zone
 
 Promise: `from_plain(to_plain(moment))` is the moment to the last detail. What has more to it, as an hour that a clock
 repeats or an offset without a zone, has no plain form and stays as it is; so do moments within containers.

@@ -1,8 +1,8 @@
 """Item records and commit records as bytes, and the only place that unpickles.
 
 An item record is its version (u64, big-endian) followed by a pickle, protocol 5, of
-`(type name, schema version, {attribute: stored value}, pool ids)`. Dates and datetimes among the values stand there in
-their plain form (see `moments`); a fifth element has their places in the dict, from 0.
+`(type name, schema version, {attribute: stored value}, pool ids)`. Dates and datetimes that have a plain form stand
+there in it (see `moments`); a fifth element has their places in the dict, from 0.
 
 Promises: what `dumps` writes, `loads` reads back equal. `loads` builds the value types of `atop.values` and nothing
 else, whoever wrote the bytes: a pickle that names any other class or function raises `UnsafePickle`, and nothing that
@@ -158,9 +158,10 @@ class _Unpickler(pickle.Unpickler):
 
 _load = pickle.loads
 _from_ordinal = datetime.date.fromordinal
-# All bytes but those that begin an instruction which names something, and the end of a line.
-# A later protocol may have others.
-_HARMLESS = bytes(set(range(256)) - set(b"\x93\x82\x83\x84\n")) if pickle.HIGHEST_PROTOCOL == PROTOCOL else b""
+# All bytes but those that begin an instruction which names something, and the end of a line. A later protocol may have
+# others, and pickle's own unpickler in Python, where there is none in C, takes the end of the data for that of a line.
+_IS_KNOWN = pickle.HIGHEST_PROTOCOL == PROTOCOL and pickle.Unpickler.__module__ == "_pickle"
+_HARMLESS = bytes(set(range(256)) - set(b"\x93\x82\x83\x84\n")) if _IS_KNOWN else b""
 _NAMES_NOTHING = b"", b"\n"  # what may be left without them
 
 
@@ -169,7 +170,8 @@ def names_nothing(data: bytes) -> bool:
 
     What it makes are then numbers, texts and containers of these, and nothing to call is among them. STACK_GLOBAL and
     the EXTs are known by their byte; GLOBAL and INST by the two lines that they take. These bytes may stand for
-    something else, too: then the answer is False, and it is the unpickler that looks at each name.
+    something else, too, in a text of several lines, say: then the answer is False, and it is the unpickler that looks
+    at each name, which takes longer and comes to the same.
     """
     return data.translate(None, _HARMLESS) in _NAMES_NOTHING
 
@@ -180,12 +182,12 @@ def loads(data: bytes) -> Any:
     Raises:
         UnsafePickle: `data` names something that is no storable value, or is not a pickle at all.
     """
-    unpickler = _Unpickler(io.BytesIO(data))
     try:
         if len(data) > UNSUSPICIOUS:
             _check_nesting(data)
         if names_nothing(data):
             return _load(data)
+        unpickler = _Unpickler(io.BytesIO(data))
         value = unpickler.load()
     except (UnsafePickle, UnstorableValue):
         raise
@@ -331,9 +333,8 @@ def decode(record: bytes) -> State:
         if len(record) > UNSUSPICIOUS:
             _check_nesting(record)
         body = record[8:]
-        if (
-            body.translate(None, _HARMLESS) in _NAMES_NOTHING
-        ):  # `names_nothing`, written out: this is done for every item
+        # `names_nothing`, written out: this is done for every item that is read.
+        if body.translate(None, _HARMLESS) in _NAMES_NOTHING:
             fields = _load(body)
         else:
             fields = _Unpickler(io.BytesIO(body)).load()

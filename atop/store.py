@@ -397,7 +397,7 @@ class Store(ClassicStore):
         if self._engine.sequence != transaction.base:
             looked_up = {name: found for name, (found, _) in transaction.catalog.items()}
             if transaction.reads or looked_up:
-                self._engine.check_reads(transaction.reads, looked_up)
+                self._engine.check_reads(transaction.reads.copy(), looked_up)
 
     def _notify(self) -> None:
         """There are new commits: tell who watches, here and in other processes."""

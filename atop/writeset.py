@@ -145,7 +145,7 @@ class Builder:
             self._commit_id,
             time,
             label,
-            checks=transaction.reads,
+            checks=transaction.reads.copy(),  # a signal handler may read more while they are checked
             exists=self._outside_targets() if self._targets else [],
             unreferenced=self._gone,
             emptied=pools_gone,

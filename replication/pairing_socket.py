@@ -45,8 +45,8 @@ log = logging.getLogger(__name__)
 LENGTH_BYTES: Final = 2
 
 MAX_TALKS: Final = 8
-"""Connections of one invitation at a time; the oldest one that has said nothing gives way, else the oldest one that
-has not proven the code."""
+"""Connections of one invitation at a time. When one more comes, the oldest one that has not proven the code gives way;
+one of those whose first message has not been worked through, while these hold half of the places."""
 
 CONNECT_SECONDS: Final = 5.0
 ANSWER_POLL_SECONDS: Final = 0.05
@@ -311,8 +311,8 @@ class OpenInvitation:
                 return
             if len(self._talks) >= MAX_TALKS:
                 unproven = [t for t, (_, machine) in self._talks.items() if machine.comparison is None]
-                silent = (t for t in unproven if self._talks[t][1].state is PairingState.AWAITING_OPEN)
-                leaving = next(silent, unproven[0])
+                silent = [t for t in unproven if self._talks[t][1].state is PairingState.AWAITING_OPEN]
+                leaving = (silent if len(silent) >= MAX_TALKS // 2 else unproven)[0]
                 end(self._talks.pop(leaving)[0])  # its thread finds out, and closes it
                 self._ending.add(leaving)
             self._talks[thread] = sock, inviter

@@ -211,18 +211,23 @@ def test_connections_that_say_nothing_keep_nobody_out(home: Home) -> None:
         sock.close()
 
 
-def test_connections_that_say_nothing_do_not_displace_one_that_speaks(home: Home) -> None:
+@pytest.mark.parametrize("speakers", [1, MAX_TALKS - 1])
+def test_connections_that_say_nothing_displace_each_other_first_while_they_are_many(home: Home, speakers: int) -> None:
     a = home.open("laptop")
     invitation = a.invite()
     joiner = Joiner(PairingCode.parse(invitation.code), Identity.generate(), "desktop", time.monotonic())
-    with pairing_socket(a) as speaking, contextlib.ExitStack() as closing:
-        for message in joiner.start():
-            speaking.sendall(len(message).to_bytes(LENGTH_BYTES) + message)
-        until(lambda: any(talk.state is PairingState.AWAITING_HELLO for _, talk in invitation._talks.values()))
+    first = b"".join(len(message).to_bytes(LENGTH_BYTES) + message for message in joiner.start())
+
+    def spoken() -> int:
+        return sum(talk.state is PairingState.AWAITING_HELLO for _, talk in invitation._talks.values())
+
+    with contextlib.ExitStack() as closing:
+        for number in range(speakers):
+            closing.enter_context(pairing_socket(a)).sendall(first)
+            until(lambda number=number: spoken() == number + 1)
         silent = [closing.enter_context(pairing_socket(a)) for _ in range(3 * MAX_TALKS)]
-        until(lambda: sum(map(has_ended, silent)) == 2 * MAX_TALKS + 1)
-        assert any(talk.state is PairingState.AWAITING_HELLO for _, talk in invitation._talks.values())
-        assert not has_ended(speaking)
+        until(lambda: sum(map(has_ended, silent)) == 2 * MAX_TALKS + min(speakers, MAX_TALKS // 2))
+        assert spoken() == min(speakers, MAX_TALKS // 2)
 
 
 def test_a_name_that_would_move_the_cursor_is_refused_wherever_it_comes_from(home: Home) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from atop import Item, NoSuchIndex, NoTransaction, Pool, Store, UnstorableValue, building
 from atop import pool as pool_module
+from atop.indexes import MAX_KEY, IndexDefinition, index_keys, make_plan, prefix_of
 
 
 class Person(Item):
@@ -268,3 +271,37 @@ def test_an_index_needs_a_name_and_attributes(people: Pool) -> None:
     for wrong in ("", ("", "name")):
         with pytest.raises(ValueError, match="needs a name"):
             people.add_index(wrong)
+
+
+# -- the keys of entries
+
+indexed = st.dictionaries(
+    st.sampled_from(["name", "city"]),
+    st.none() | st.text(max_size=20) | st.integers() | st.dates() | st.lists(st.text(max_size=3), max_size=3),
+)
+definitions = st.builds(
+    IndexDefinition,
+    st.just(3),
+    st.sampled_from([("name",), ("city",), ("name", "city"), ("city", "name")]),
+    st.booleans(),
+    st.booleans(),
+)
+
+
+def keys_or_error(make, *arguments) -> set[bytes] | str:
+    try:
+        return set(make(*arguments))
+    except UnstorableValue as error:
+        return str(error)
+
+
+@given(indexed, definitions)
+@example({"name": "x" * MAX_KEY}, IndexDefinition(3, ("name",)))
+@example({"name": "\1" * (MAX_KEY // 2)}, IndexDefinition(3, ("name",)))
+@example({"name": "\ud800\0"}, IndexDefinition(3, ("name",)))
+def test_the_plan_of_a_pool_makes_the_keys_that_its_definitions_say(attributes, definition: IndexDefinition) -> None:
+    """A plan has a shorter way to the keys of most indexes."""
+    (make,) = make_plan(7, {"an index": definition}).indexes
+    item_key = (5).to_bytes(8)
+    plainly = keys_or_error(index_keys, prefix_of(7, 3), definition, attributes, item_key)
+    assert keys_or_error(make, attributes, item_key) == plainly

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -138,3 +139,26 @@ def test_a_transaction_that_only_reads_names_sees_one_state(store: Store) -> Non
     with pytest.raises(Conflict), store.transaction():
         assert store.root("chosen") is one
         in_thread(lambda: store.set_root("chosen", other))
+
+
+def test_a_signal_that_reads_while_a_commit_is_checked_disturbs_nothing(store: Store) -> None:
+    with store.transaction():
+        read = [Person(store) for _ in range(3_000)]
+        more = [Person(store) for _ in range(3_000)]
+    left = iter(more)
+    before = signal.signal(signal.SIGALRM, lambda *_: next(left).name)
+    try:
+        with store.transaction():
+            assert {person.name for person in read} == {""}
+            read[0].name = "Ada"
+            other = threading.Thread(
+                target=lambda: setattr(more[-1], "name", "Bob")
+            )  # so that the reads must be checked
+            other.start()
+            other.join()
+            signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert read[0].name == "Ada"
+    assert next(left) is not more[0], "no signal came"

@@ -440,3 +440,19 @@ def test_every_public_error_is_an_atop_error() -> None:
     errors = [e for e in errors if isinstance(e, type) and issubclass(e, BaseException)]
     assert len(errors) > 10
     assert all(issubclass(e, atop.AtopError) for e in errors)
+
+
+class Slotted(Item):
+    __slots__ = ("scratch",)
+    name: str
+
+
+def test_a_class_may_have_slots_of_its_own(open_store) -> None:
+    with open_store() as store:
+        item_id = Slotted(store, name="Ada").item_id
+    with open_store() as store:
+        found = store.get(item_id, Slotted)
+        assert type(found) is Slotted
+        assert found.name == "Ada"
+        found.name = "Bob"
+        assert store.get(item_id).name == "Bob"
