@@ -135,6 +135,7 @@ class Transaction:
         self.mixed = False  # whether a query has met an entry whose item another commit had changed by then
         self.views: dict[int, dict[str, Any]] = {}  # item id -> attribute -> container shown to the program
         self.catalog: dict[str, tuple[int | None, int | None]] = {}  # name -> (item id expected, item id to be)
+        self._joined: dict[int, Item] = {}  # the pools that items were put into, by id
         self.sizes: dict[int, int] = {}  # pool id -> how many members it had when an index was made of them
         self.after_commit: list[Callable[[], None]] = []
         # What containers that the program had got before held, until they were changed here.
@@ -232,6 +233,7 @@ class Transaction:
         pool_id = pool._id
         if pool_id not in self.reads or pool_id in self.entries:
             self.read(pool)  # its indexes decide which entries are written, so the commit depends on its version
+            self._joined[pool_id] = pool
         entry = self.entries.get(item._id)
         if entry is not None and entry.base is None and not (entry.pools or entry.deleted or self._savepoints):
             entry.pools = (pool_id,)
@@ -353,7 +355,10 @@ class Transaction:
 
     def plan(self, pool_id: int) -> Plan:
         """How entries of this pool are made, with this transaction's changes to its indexes."""
-        definitions = self.read(self.store._pool_by_id(pool_id))["indexes"]
+        pool = self._joined.get(pool_id)
+        if pool is None:
+            pool = self.store._pool_by_id(pool_id)
+        definitions = self.read(pool)["indexes"]
         known = self.store._plans.get(pool_id)
         if known is None or known[0] is not definitions:
             known = self.store._plans[pool_id] = definitions, make_plan(pool_id, definitions)

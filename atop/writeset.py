@@ -124,13 +124,12 @@ class Builder:
                 self._delete(item_id, entry, entry.base)
             else:
                 self._update(item_id, entry, entry.base)
-        names = [(name, new, old) for name, (old, new) in sorted(transaction.catalog.items()) if new != old]
-        self._targets.update(new for _, new, _ in names if new is not None)
-        if not (self._items or self._index or names):
+        catalog = self._name(transaction.catalog) if transaction.catalog else {}
+        if not (self._items or self._index or catalog):
             return None
-        self._changes += [(NAMED, 0, name, old, new) for name, new, old in names]
         entries = transaction.entries
-        pools_gone = [i for i in self._gone if "indexes" in (entries[i].base or _NOTHING).attributes]
+        counters = {pool_counter(pool_id): more for pool_id, more in self._members.items() if more}
+        counters.update((key, more) for key, more in self._files.items() if more)
         label = plain_text(transaction.label)
         if len(label) > MAX_LABEL:
             label = f"{label[: MAX_LABEL - 1]}…"
@@ -148,24 +147,31 @@ class Builder:
             checks=transaction.reads.copy(),  # a signal handler may read more while they are checked
             exists=self._outside_targets() if self._targets else [],
             unreferenced=self._gone,
-            emptied=pools_gone,
+            emptied=[i for i in self._gone if "indexes" in (entries[i].base or _NOTHING).attributes],
             names=[(name, old) for name, (old, _) in transaction.catalog.items()],
             operations={
                 ITEMS: self._items,
                 INDEX: self._index,
                 REFERENCES: self._references,
-                CATALOG: {n.encode(): None if new is None else pack_u64(new) for n, new, _ in names},
+                CATALOG: catalog,
             },
-            counters={
-                **{pool_counter(p): n for p, n in self._members.items() if n},
-                **{key: n for key, n in self._files.items() if n},
-            },
+            counters=counters,
             body=body,
             length=self._bytes + len(body) + INDEX_ENTRY_BYTES * len(self._index),
             files=sorted(self._named_files),
             sizes=list(transaction.sizes.items()),
             base=transaction.base,
         )
+
+    def _name(self, names: dict[str, tuple[int | None, int | None]]) -> Operations:
+        operations: Operations = {}
+        for name, (old, new) in sorted(names.items()):
+            if new != old:
+                self._changes.append((NAMED, 0, name, old, new))
+                operations[name.encode()] = None if new is None else pack_u64(new)
+                if new is not None:
+                    self._targets.add(new)
+        return operations
 
     def _outside_targets(self) -> list[int]:
         """The items newly referred to, or named, that this transaction has neither made nor read."""
