@@ -6,6 +6,7 @@ Every subject flushes every commit to the disk, has the same batches, and starts
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
 import os
@@ -56,6 +57,8 @@ def measure(subject: Subject, count: int, seed: int) -> dict[str, float]:
     """One round of the workload: microseconds for each contact, page or commit."""
     rng = random.Random(seed)
     path = tempfile.mkdtemp(prefix="bench-")
+    gc.collect()
+    gc.freeze()  # Python's collector does not look through what other subjects' libraries hold, at this one's expense
     try:
         subject.open(path)
         people = contacts(count, seed)
