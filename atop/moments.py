@@ -21,16 +21,24 @@ from atop.errors import UnstorableValue
 
 Plain = int | str | tuple[str, str]
 
+LONGEST_KEY = 100  # of a zone, in characters: looking for one takes memory many times its length
+
 MOMENTS = frozenset({datetime.date, datetime.datetime})
 
 
 def to_plain(moment: Any) -> Plain | None:
     """The plain form of a date or datetime; None for one that has none, and for every other value."""
     kind = type(moment)
+    if kind not in MOMENTS:
+        return None
+    try:
+        moment.replace()  # a hostile pickle can make moments that are none, such as 31 February
+    except ValueError:
+        return None
     if kind is datetime.date:
         ordinal: int = moment.toordinal()
         return ordinal
-    if kind is not datetime.datetime or moment.fold:
+    if moment.fold:
         return None
     zone = moment.tzinfo
     if zone is None or zone is datetime.UTC:
@@ -56,9 +64,11 @@ def from_plain(plain: Any) -> datetime.date | datetime.datetime:
 def zone_named(key: str) -> zoneinfo.ZoneInfo:
     """The time zone of this name. Raises `UnstorableValue` if this device does not know it."""
     try:
+        if len(key) > LONGEST_KEY:
+            raise ValueError("no zone has such a name")
         return zoneinfo.ZoneInfo(key)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError) as error:
-        raise UnstorableValue(f"time zone {key!r} is not known on this device: install tzdata") from error
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise UnstorableValue(f"time zone {key[:LONGEST_KEY]!r} is not known on this device: install tzdata") from error
 
 
 def with_plain(attributes: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:

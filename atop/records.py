@@ -223,7 +223,11 @@ class _Tree:
             return value if all(map(operator.is_, inner, value)) else kind(inner)
         if kind is dict:
             pairs = {self.checked(k, depth + 1): self.checked(v, depth + 1) for k, v in value.items()}
-            same = all(map(operator.is_, pairs, value)) and all(map(operator.is_, pairs.values(), value.values()))
+            same = (
+                len(pairs) == len(value)
+                and all(map(operator.is_, pairs, value))
+                and all(map(operator.is_, pairs.values(), value.values()))
+            )
             return value if same else pairs
         if kind is _Parts:
             return put_together(value.type_name, self.checked(value.data, depth + 1))

@@ -101,7 +101,18 @@ def test_places_where_no_form_stands_are_refused(places: Any) -> None:
         decode(record)
 
 
-@pytest.mark.parametrize("key", ["Mars/Olympus", "../../etc/passwd", "/etc/localtime", ""])
+def test_a_moment_that_is_none_stays_as_it_came() -> None:
+    """Python makes these from a pickle without a look at the day."""
+    no_day = datetime.datetime(b"\x07\xe4\x02\x1f\x01\x01\x01\0\0\0")  # type: ignore[call-overload, arg-type]
+    no_date = date(b"\x07\xe4\x02\x1f")  # type: ignore[call-arg, arg-type]
+    assert to_plain(no_day) is None
+    assert to_plain(no_date) is None
+    decode(encode(1, "moments.Thing", 1, {"a": no_day, "b": no_date}, ()))
+
+
+@pytest.mark.parametrize(
+    "key", ["a/" * 5_000 + "b", "Europe", "Mars/Olympus", "../../etc/passwd", "/etc/localtime", ""]
+)
 def test_a_zone_that_this_device_does_not_know_is_named(key: str) -> None:
     record = pack_u64(7) + pickle.dumps(("moments.Thing", 1, {"met": ("2020-01-01T00:00:00", key)}, (), (0,)), 5)
     with pytest.raises(UnstorableValue, match="tzdata"):
