@@ -91,17 +91,13 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-# Errors that the browser itself reports where a test refuses something, or takes the network away.
-_EXPECTED = re.compile("status of 4|ERR_INTERNET_DISCONNECTED")
-
-
 def watched_page(context: Any, faults: list[str]) -> Any:
     """A new page whose errors are collected."""
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     page.on("pageerror", lambda error: faults.append(f"script: {error}"))
     page.on("response", lambda r: faults.append(f"{r.status} {r.url}") if r.status >= 500 else None)
-    page.on("console", lambda m: faults.append(m.text) if m.type == "error" and not _EXPECTED.search(m.text) else None)
+    page.on("console", lambda m: faults.append(m.text) if m.type == "error" and "status of 4" not in m.text else None)
     return page
 
 

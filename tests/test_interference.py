@@ -151,9 +151,8 @@ def test_a_signal_that_reads_while_a_commit_is_checked_disturbs_nothing(store: S
         with store.transaction():
             assert {person.name for person in read} == {""}
             read[0].name = "Ada"
-            other = threading.Thread(
-                target=lambda: setattr(more[-1], "name", "Bob")
-            )  # so that the reads must be checked
+            # Another commit comes between, so that what was read must be checked.
+            other = threading.Thread(target=lambda: setattr(more[-1], "name", "Bob"))
             other.start()
             other.join()
             signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
