@@ -313,7 +313,7 @@ def encode(
     if kinds is None:
         kinds = set(map(type, attributes.values()))
     fields: tuple[Any, ...] = type_name, schema, attributes, pools
-    if datetime.date in kinds or datetime.datetime in kinds:
+    if not kinds.isdisjoint(moments.MOMENTS):
         attributes, places = moments.with_plain(attributes)
         fields = type_name, schema, attributes, pools, places
     if kinds <= SELF_PICKLING or all(map(pickles_itself, attributes.values())):

@@ -184,10 +184,11 @@ class Builder:
             plan = self._plans[pool_id] = self._transaction.plan(pool_id)
         return plan
 
-    def _find_steady_plans(self, pools: tuple[int, ...]) -> list[Plan] | None:
-        steady = self._transaction.entries.keys().isdisjoint(pools)
-        plans = self._steady_plans[pools] = [self._plan(pool_id) for pool_id in pools] if steady else None
-        return plans
+    def _steady_plans_of(self, pools: tuple[int, ...]) -> list[Plan] | None:
+        if pools not in self._steady_plans:
+            steady = self._transaction.entries.keys().isdisjoint(pools)
+            self._steady_plans[pools] = [self._plan(pool_id) for pool_id in pools] if steady else None
+        return self._steady_plans[pools]
 
     def _create(self, item_id: int, entry: Entry) -> None:
         cls = type(entry.item)
@@ -279,9 +280,7 @@ class Builder:
         self, key: bytes, entry: Entry, raw: State, after: dict[str, Any], changed: Collection[str]
     ) -> None:
         """The index entries that a changed item loses and gains."""
-        plans = None
-        if entry.pools == raw.pools:
-            plans = self._steady_plans.get(raw.pools) or self._find_steady_plans(raw.pools)
+        plans = self._steady_plans_of(raw.pools) if entry.pools == raw.pools else None
         if plans is None:
             olds, news = self._transaction.entry_keys(entry.item._id, entry)
             self._replace(olds, news)
@@ -314,10 +313,10 @@ class Builder:
 
     def _use_files(self, before: dict[str, Any], after: dict[str, Any]) -> None:
         """Count the uses of files by the item: what was there before goes on in the journal."""
-        for key in _uses(after):
+        for key in uses_of_files(after):
             self._named_files.add(key[1:33])
             self._files[key] += 1
-        for key in _uses(before):
+        for key in uses_of_files(before):
             self._files[key] -= 1
 
     def _journal_values(self, values: dict[str, Any]) -> None:
@@ -325,7 +324,7 @@ class Builder:
         for value in values.values():
             if type(value) not in SELF_PICKLING:
                 self._plain_body = self._plain_body and pickles_itself(value)
-                for key in _uses({"": value}):
+                for key in uses_of_files({"": value}):
                     self._files[key] += 1
             elif type(value) is FileInfo:
                 self._files[file_counter(value)] += 1
@@ -338,7 +337,8 @@ _ABSENT: Any = object()
 _NOTHING = State(0, "", 0, {}, ())
 
 
-def _uses(attributes: dict[str, Any]) -> list[bytes]:
+def uses_of_files(attributes: dict[str, Any]) -> list[bytes]:
+    """The keys of the counters of uses for the files in stored attributes: one for each time that one stands there."""
     return [
         file_counter(inner)
         for value in attributes.values()
@@ -382,4 +382,5 @@ __all__ = [
     "file_counter",
     "pool_counter",
     "same",
+    "uses_of_files",
 ]

@@ -17,7 +17,6 @@ from atop.errors import TransactionTooLarge
 from atop.indexes import Plan, entry_keys, make_plan, prefix_of
 from atop.overlay import references_of
 from atop.records import State, decode, dumps, encode, pack_u64, unpack_u64
-from atop.values import ATOMS, FileInfo, walk
 from atop.writeset import (
     CATALOG,
     CREATED,
@@ -32,9 +31,9 @@ from atop.writeset import (
     UPDATED,
     Operations,
     WriteSet,
-    file_counter,
     pool_counter,
     same,
+    uses_of_files,
 )
 
 CHUNK = 500
@@ -311,12 +310,7 @@ class _Differences:
 
     def _use(self, attributes: dict[str, Any]) -> None:
         """Count the files that these attributes hold. Old values go on being used: by the journal."""
-        self.files.update(_uses(attributes))
+        self.files.update(uses_of_files(attributes))
 
 
 _NOTHING = State(0, "", 0, {}, ())
-
-
-def _uses(attributes: dict[str, Any]) -> list[bytes]:
-    values = (value for value in attributes.values() if type(value) not in ATOMS)
-    return [file_counter(inner) for value in values for inner in walk(value) if type(inner) is FileInfo]
