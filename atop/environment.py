@@ -64,6 +64,8 @@ LITTLE_SPACE = 8 << 20
 
 # What is written to the log, many times, to fill a file of it. Berkeley DB crashes when it is given far more at once.
 FILLER = b"-" * 2_000
+# What the transaction writes to the log that each checkpoint is made in.
+CHECKPOINT_NOTE = b"checkpoint"
 
 # The name of the file in local/ that says how far the log is known to reach.
 MARK = "log-mark"
@@ -268,13 +270,35 @@ class Environment:
 
     def checkpoint(self, kib: int = 0, minutes: int = 0) -> None:
         """Write the cache to the tables if so much was logged since, or so long ago; always, with neither."""
-        self.env.txn_checkpoint(kib, minutes, 0 if kib or minutes else db.DB_FORCE)
+        with self._noted():
+            self.env.txn_checkpoint(kib, minutes, 0 if kib or minutes else db.DB_FORCE)
         if self._replication is None:
             stat = self.env.log_stat()
             self._write_mark((stat["disk_file"], stat["disk_offset"]))
             self.env.log_archive(db.DB_ARCH_REMOVE)
         else:
             self._remove_logs(self._replication.log_needed())
+
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Have a transaction in the block that has written to the log, and to nothing else.
+
+        A recovery goes back to the first record of the oldest transaction that was open when the last checkpoint began.
+        Berkeley DB 5.3 does not look at that record when it asks whether there is any transaction to undo or to redo
+        (`__db_apprec`, pass 0): if none has a record after it, the change that it tells of, and that the checkpoint
+        has written to its table, stays there, half a transaction. The note comes after it, and it is found.
+        """
+        if self._replication is not None and not self._replication.is_master:
+            yield  # a replica's transactions are the master's: their changes get to the tables when they are whole
+            return
+        begun: list[Any] = []
+        try:
+            begun.extend(map(self.env.txn_begin, (None,)))  # in one step, between which no interrupt can come
+            self.env.log_printf(CHECKPOINT_NOTE, begun[0])
+            yield
+        finally:
+            for transaction in begun:
+                transaction.abort()
 
     def _remove_logs(self, needed: int) -> None:
         """Remove the log files before number `needed` that recovery has no use for."""

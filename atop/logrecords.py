@@ -47,6 +47,7 @@ _FORMATS: Final = {
     41: "nnnnnddp",
     43: "nnnnndppp",
     44: "nnnp",
+    47: "dnddn",  # a note, for whoever reads the log
     48: "nnp",
     49: "npnpnnnn",
     50: "nnpndnn",

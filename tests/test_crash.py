@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from victims import Say, Victim, killed_after
 from atop import File, Item, Store, engine, ids
 from atop.files import FileArea
 from atop.values import FileInfo
+from atop.writeset import Operations
 
 CACHE = 1 << 20  # bytes: small, so that pages are written out in the middle of transactions
 ROUNDS = int(os.environ.get("ATOP_CRASH_ROUNDS", "8"))  # of each kind; more find more
@@ -154,6 +156,32 @@ def test_a_buffered_store_may_lose_the_last_commits_and_has_all_before_them(stor
             for ledger in [item for item in store.items() if isinstance(item, Ledger)]:
                 assert {leaf.number for leaf in ledger.referrers("ledger")} == {ledger.number}
         assert len(said) <= 1
+
+
+def change_and_die(path: Path, item_id: int) -> None:
+    """Changes an item; is killed when it has written one record, and a checkpoint has come after that."""
+    store = Store(path)
+    engine = store._engine
+    write = engine._write
+
+    def write_and_die(table: str, operations: Operations, transaction: object) -> None:
+        write(table, operations, transaction)
+        engine._environment.checkpoint()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    engine._write = write_and_die  # type: ignore[method-assign]
+    store.get(item_id, Ledger).number = 1
+
+
+def test_a_checkpoint_after_the_first_record_of_a_commit_does_not_keep_it(store_path: Path) -> None:
+    # Berkeley DB alone keeps it: its recovery finds no transaction after the place that the checkpoint goes back to.
+    with Store(store_path) as store, store.transaction():
+        item_id = Ledger(store).item_id
+    victim = Victim(lambda say: change_and_die(store_path, item_id))
+    victim.wait()
+    assert victim.status == -signal.SIGKILL
+    with verified(store_path) as store:
+        assert store.get(item_id, Ledger).number == 0
 
 
 # -- what works in steps of its own
