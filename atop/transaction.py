@@ -219,8 +219,13 @@ class Transaction:
             self.views.get(item._id, {}).pop(name, None)
 
     def unassign(self, item: Item, name: str) -> None:
-        """Remove an attribute."""
-        self.write(item).pop(name, None)
+        """Remove an attribute; one that has a default has that again, and so have the indexes of it."""
+        default = type(item)._defaults.get(name)
+        attributes = self.write(item)
+        if default is None:
+            attributes.pop(name, None)
+        else:
+            attributes[name] = default
         self.views.get(item._id, {}).pop(name, None)
 
     def touch(self, item: Item) -> None:

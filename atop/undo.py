@@ -91,6 +91,9 @@ class _Undo:
         before = item._adapt(State(0, type_name, schema, attributes, ()))
         if before.schema != state.schema:
             self._refuse(f"it upgraded item {item.item_id}, a {type_name}, which this program has not imported")
+        for name in change.added:  # read with its default again, and so it is to stand in the indexes
+            if (default := type(item)._defaults.get(name)) is not None:
+                before.attributes.setdefault(name, default)
         self._transaction.entry(item).attributes = before.attributes
         self._transaction.views.pop(item._id, None)
         if change.pools is not None:

@@ -109,7 +109,7 @@ def test_an_items_history_shows_each_change_with_old_and_new_values(store: Store
         ada.title = "Countess"
     revisions = list(ada.history())
     assert [r.kind for r in revisions] == ["changed", "changed", "created"]
-    assert revisions[0].changed == {"name": ("Ada", "Augusta"), "city": ("London", None), "title": (None, "Countess")}
+    assert revisions[0].changed == {"name": ("Ada", "Augusta"), "city": ("London", ""), "title": (None, "Countess")}
     assert revisions[1].changed == {"city": ("", "London")}
     assert revisions[2].changed["name"] == (None, "Ada")
     assert [r.attributes["name"] for r in revisions] == ["Augusta", "Ada", "Ada"]

@@ -299,6 +299,19 @@ def test_a_deleted_attribute_goes_back_to_its_default(store: Store) -> None:
         del ada.house
 
 
+def test_an_index_has_a_deleted_attribute_where_its_default_is(store: Store) -> None:
+    people = store.pool("people", indexes=["email"])
+    ada, bob = Contact(store, name="Ada"), Contact(store, name="Bob", email="bob@example.org")
+    people.add(ada)
+    people.add(bob)
+    del bob.email
+    assert list(people.query("email")) == [ada, bob]
+    assert list(people.query("email", key="")) == [ada, bob]
+    people.drop_index("email")
+    people.add_index("email")
+    assert list(people.query("email")) == [ada, bob]
+
+
 def test_a_value_that_cannot_be_stored_is_refused_by_name(store: Store) -> None:
     ada = Contact(store, name="Ada")
     with pytest.raises(UnstorableValue, match=r"Contact 1\.email: a object cannot be stored"):

@@ -262,7 +262,9 @@ class StoreMachine(RuleBasedStateMachine):
     def remove_attribute(self, choice: int, name: str) -> None:
         thing = self.item(choice)
         if name in self.model.items[thing.item_id]:
-            self.do(lambda: delattr(thing, name), lambda model: model.items[thing.item_id].pop(name))
+            self.do(
+                lambda: delattr(thing, name), lambda model: model.items[thing.item_id].update({name: DEFAULTS[name]})
+            )
 
     @precondition(lambda self: self.model.items)
     @rule(choice=choices, word=st.sampled_from(WORDS))
