@@ -214,8 +214,8 @@ class Engine(Calls):
                 while pair is not None:
                     key, record = pair
                     scan_pickle(record, CHAIN_SIZE + 8)
-                    _, when, _, changes = loads(record[CHAIN_SIZE + 8 :])
-                    changed += [change[1] for change in changes]
+                    when, items = self._changed_in(record)
+                    changed += items
                     self.last_time = clock.latest(self.last_time, when)
                     head = Head(unpack_u64(key)[0], record[:CHAIN_SIZE])
                     pair = cursor.next()
@@ -227,6 +227,17 @@ class Engine(Calls):
         if rewritten:
             self._read_head()
             self.on_recovery()
+
+    def _changed_in(self, record: bytes) -> tuple[int, list[int]]:
+        """The time of a commit in the journal, and the ids of the items that it changed."""
+        try:
+            _, when, _, changes = loads(record[CHAIN_SIZE + 8 :])
+            items = [change[1] for change in changes]
+        except (TypeError, ValueError, LookupError) as error:
+            raise damaged(self.path.parent, "a record of the journal cannot be read", JOURNAL) from error
+        if type(when) is not int or not all(type(item_id) is int for item_id in items):
+            raise damaged(self.path.parent, "a record of the journal cannot be read", JOURNAL)
+        return when, items
 
     # -- reading
 

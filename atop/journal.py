@@ -75,9 +75,12 @@ class Commit:
     def item_ids(self) -> tuple[int, ...]:
         """The ids of the items it changed. Raises `UnsafePickle` if the record does not say so."""
         try:
-            return tuple(fields[1] for fields in self._changes if fields[0] != NAMED)
+            found = tuple(fields[1] for fields in self._changes if fields[0] != NAMED)
         except (TypeError, LookupError) as error:
             raise _misshapen() from error
+        if not all(type(item_id) is int for item_id in found):
+            raise _misshapen()
+        return found
 
     @property
     def names(self) -> tuple[tuple[str, int | None, int | None], ...]:
@@ -112,7 +115,16 @@ def _change(fields: tuple[Any, ...]) -> Change:
         change = Change(kind, *fields[1:])
     if type(change.item_id) is not int or type(change.base) is not int or type(change.before) is not dict:
         raise TypeError
+    _check_kinds(change.added, str)
+    _check_kinds(change.pools or (), int)
+    if change.schema is not None and tuple(map(type, change.schema)) != (str, int):
+        raise TypeError
     return change
+
+
+def _check_kinds(values: tuple[Any, ...], kind: type) -> None:
+    if type(values) is not tuple or not all(type(value) is kind for value in values):
+        raise TypeError
 
 
 # How an undo says what it took back: numbers of commits, and ranges of them, newest first.
@@ -167,9 +179,9 @@ def decode_commit(key: bytes, record: bytes) -> Commit:
     fields = loads(record[CHAIN_SIZE + 8 :])
     try:
         commit_id, time, label, changes = fields
-        when = _EPOCH + timedelta(microseconds=min(time, LATEST))
-        if type(commit_id) is not int or type(label) is not str:
+        if (type(commit_id), type(time), type(label)) != (int, int, str):
             raise TypeError
+        when = _EPOCH + timedelta(microseconds=min(time, LATEST))
         return Commit(commit_id, unpack_u64(key)[0], when, label, record[:CHAIN_SIZE], tuple(changes), len(record))
     except (TypeError, ValueError, OverflowError) as error:
         raise _misshapen() from error

@@ -16,6 +16,7 @@ are scanned before they are loaded or written; what is in the store's own files 
 
 from __future__ import annotations
 
+import copyreg
 import datetime
 import decimal
 import io
@@ -30,7 +31,7 @@ from typing import Any, NamedTuple
 from atop import moments
 from atop.errors import UnsafePickle, UnstorableValue
 from atop.pickles import scan
-from atop.values import ATOMS, MAX_DEPTH, FileInfo, Reference, UnknownValue, put_together, registered_types, take_apart
+from atop.values import ATOMS, MAX_DEPTH, FileInfo, Reference, UnknownValue, is_registered, put_together, take_apart
 
 PROTOCOL = 5
 # The largest record, in bytes, that is written: one record travels and is locked as a whole; contents belong in Files.
@@ -110,6 +111,12 @@ def _uuid(data: bytes) -> uuid.UUID:
     return uuid.UUID(bytes=data)
 
 
+def _decimal(text: str) -> decimal.Decimal:
+    if type(text) is not str:  # a long int would take the square of its length to convert
+        raise UnsafePickle("a record makes a Decimal of something other than text")
+    return decimal.Decimal(text)
+
+
 def _allowed() -> dict[tuple[str, str], Any]:
     """What a pickle may name. Classes that C code keeps immutable stand for themselves; the rest is wrapped."""
     immutable_type = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
@@ -119,6 +126,7 @@ def _allowed() -> dict[tuple[str, str], Any]:
         ("atop.values", "FileInfo"): _Constructor(FileInfo),
         _PARTS: _Constructor(_Parts),
         ("atop.records", "_uuid"): _Constructor(_uuid),
+        ("decimal", "Decimal"): _Constructor(_decimal),
     }
     for cls in (
         datetime.date,
@@ -126,7 +134,6 @@ def _allowed() -> dict[tuple[str, str], Any]:
         datetime.time,
         datetime.timedelta,
         datetime.timezone,
-        decimal.Decimal,
     ):
         table[cls.__module__, cls.__qualname__] = cls if cls.__flags__ & immutable_type else _Constructor(cls)
     return table
@@ -134,10 +141,14 @@ def _allowed() -> dict[tuple[str, str], Any]:
 
 _ALLOWED = _allowed()
 _MAKES_PARTS = _ALLOWED[_PARTS]
+# Atoms that no instruction can have changed after they were made: a UUID is a Python object.
+_SURE = ATOMS - {uuid.UUID}
 # Values that are no atoms and hold no others. Classes that are registered come as their parts.
 _LEAVES = frozenset({datetime.datetime, datetime.time, datetime.timezone, zoneinfo.ZoneInfo})
 _FLAT = frozenset({list, tuple, set, frozenset})
-_are_atoms = ATOMS.issuperset
+_are_sure = _SURE.issuperset
+# Elements up to which a list of atoms is looked at without being counted against the bytes of its record.
+_FEW = 200
 
 
 class _Unpickler(pickle.Unpickler):
@@ -154,6 +165,13 @@ class _Unpickler(pickle.Unpickler):
         if allowed is _MAKES_PARTS:
             self.has_parts = True
         return allowed
+
+
+def _unpickler(data: bytes) -> _Unpickler:
+    # What a library has registered by number is found without a name, and then not asked for by `find_class`.
+    if copyreg._inverted_registry:  # type: ignore[attr-defined]
+        scan(data)
+    return _Unpickler(io.BytesIO(data))
 
 
 _load = pickle.loads
@@ -187,7 +205,7 @@ def loads(data: bytes) -> Any:
             _check_nesting(data)
         if names_nothing(data):
             return _load(data)
-        unpickler = _Unpickler(io.BytesIO(data))
+        unpickler = _unpickler(data)
         value = unpickler.load()
     except (UnsafePickle, UnstorableValue):
         raise
@@ -198,31 +216,43 @@ def loads(data: bytes) -> Any:
 
 def checked(value: Any, size: int) -> Any:
     """A value that was loaded from `size` bytes, if it is a tree of stored values. Raises `UnsafePickle`."""
-    try:
-        return _Tree(size).checked(value)
-    except TypeError as error:
-        raise UnsafePickle(f"a record holds a set or dict of what these cannot hold: {error}") from error
+    return _Tree(size).checked(value)
 
 
 class _Tree:
-    """Walks what was loaded: each node of an honest tree takes a byte at least, and none contains itself."""
+    """Walks what was loaded from `size` bytes: each node of a tree takes a byte at least.
+
+    What `dumps` writes has every container in one place only, so whatever takes more was made to.
+    """
 
     def __init__(self, size: int) -> None:
         self._left = size
 
-    def checked(self, value: Any, depth: int = 0) -> Any:
-        """`value` with its registered values put together; it is the same object where there are none."""
-        kind = type(value)
-        if kind in ATOMS:
-            return value
-        self._left -= 1
+    def checked(self, value: Any) -> Any:
+        """`value` with its registered values put together; the same object where there are none. See `checked`."""
+        try:
+            return self._checked(value, 0)
+        except TypeError as error:
+            raise UnsafePickle(f"a record holds a set or dict of what these cannot hold: {error}") from error
+
+    def _count(self, nodes: int, depth: int) -> None:
+        self._left -= nodes
         if self._left < 0 or depth > DEEPEST:
-            raise UnsafePickle("a record holds more than its bytes account for: a value in it contains itself")
-        if kind is list or kind is tuple or kind is set or kind is frozenset:
-            inner = [self.checked(v, depth + 1) for v in value]
+            raise UnsafePickle("a record holds more than its bytes account for: it has a value in several places")
+
+    def _checked(self, value: Any, depth: int) -> Any:
+        kind = type(value)
+        if kind in _SURE:
+            return value
+        if kind in _FLAT:
+            self._count(len(value), depth)
+            if _are_sure(map(type, value)):
+                return value
+            inner = [self._checked(v, depth + 1) for v in value]
             return value if all(map(operator.is_, inner, value)) else kind(inner)
         if kind is dict:
-            pairs = {self.checked(k, depth + 1): self.checked(v, depth + 1) for k, v in value.items()}
+            self._count(2 * len(value), depth)
+            pairs = {self._checked(k, depth + 1): self._checked(v, depth + 1) for k, v in value.items()}
             same = (
                 len(pairs) == len(value)
                 and all(map(operator.is_, pairs, value))
@@ -230,7 +260,8 @@ class _Tree:
             )
             return value if same else pairs
         if kind is _Parts:
-            return put_together(value.type_name, self.checked(value.data, depth + 1))
+            self._count(1, depth)
+            return put_together(value.type_name, self._checked(value.data, depth + 1))
         if not _is_leaf(value):
             raise UnsafePickle(f"a record holds a {kind.__name__} that is not a value that Atop stores")
         return value
@@ -243,27 +274,56 @@ def _is_leaf(value: Any) -> bool:
         return type(value.item_id) is int and 0 < value.item_id < 1 << 63
     if kind is FileInfo:
         numbers = type(value.digest) is bytes and len(value.digest) == 32 and type(value.size) is int
-        return numbers and value.size >= 0 and type(value.name) is type(value.media_type) is str
-    return kind in _LEAVES or kind is UnknownValue or kind in registered_types()
+        return numbers and 0 <= value.size < 1 << 63 and type(value.name) is type(value.media_type) is str
+    if kind is uuid.UUID:
+        return type(value.int) is int and 0 <= value.int < 1 << 128
+    return kind in _LEAVES or kind is UnknownValue or is_registered(kind)
 
 
-def _check_nesting(data: bytes) -> None:
+def _check_nesting(data: bytes, start: int = 0) -> None:
     """Scan a pickle that makes so many tuples that Python might run out of stack when it hashes one of them."""
     if sum(map(data.count, _TUPLE_MAKERS)) > UNSUSPICIOUS:
-        scan(data)
+        scan(data, start)
 
 
 def _reduce_uuid(value: uuid.UUID) -> tuple[Any, tuple[bytes]]:
     return _uuid, (value.bytes,)
 
 
-def _reduce_registered(value: Any) -> tuple[Any, tuple[str, Any]]:
-    return put_together, take_apart(value)
+class _Apart:
+    """A registered value, taken apart, in one place of what is about to be pickled."""
+
+    __slots__ = ("data", "type_name")
+
+    def __init__(self, type_name: str, data: Any) -> None:
+        self.type_name = type_name
+        self.data = data
+
+    def __reduce__(self) -> tuple[Any, tuple[str, Any]]:
+        return put_together, (self.type_name, self.data)
+
+
+def apart(value: Any) -> Any:
+    """A copy of a stored value for `dumps`, registered values taken apart, with no container in two places.
+
+    A pickle has what is in several places once, and then the value is larger than the bytes account for.
+    """
+    kind = type(value)
+    if kind in _FLAT:
+        return kind(map(apart, value))
+    if kind is dict:
+        return {apart(k): apart(v) for k, v in value.items()}
+    if kind is UnknownValue or is_registered(kind):
+        type_name, data = take_apart(value)
+        return _Apart(type_name, apart(data))
+    return value
 
 
 def _reduce_zone(value: zoneinfo.ZoneInfo) -> tuple[Any, tuple[str]]:
     return _zone, (value.key,)
 
+
+_REDUCE: dict[type, Any] = {uuid.UUID: _reduce_uuid, zoneinfo.ZoneInfo: _reduce_zone}
 
 # Types that pickle writes by itself, with no name or with one that `_ALLOWED` has.
 SELF_PICKLING = (ATOMS - {uuid.UUID}) | {Reference, FileInfo}
@@ -289,15 +349,8 @@ def dumps(value: Any) -> bytes:
         return pickle.dumps(value, PROTOCOL)
     stream = io.BytesIO()
     pickler = pickle.Pickler(stream, PROTOCOL)
-    table: dict[type, Any] = {
-        uuid.UUID: _reduce_uuid,
-        zoneinfo.ZoneInfo: _reduce_zone,
-        UnknownValue: _reduce_registered,
-    }
-    for cls in registered_types():
-        table[cls] = _reduce_registered
-    pickler.dispatch_table = table
-    pickler.dump(value)
+    pickler.dispatch_table = _REDUCE
+    pickler.dump(apart(value))
     return stream.getvalue()
 
 
@@ -335,13 +388,10 @@ def decode(record: bytes) -> State:
     """
     try:
         if len(record) > UNSUSPICIOUS:
-            _check_nesting(record)
+            _check_nesting(record, 8)
         body = record[8:]
         # `names_nothing`, written out: this is done for every item that is read.
-        if body.translate(None, _HARMLESS) in _NAMES_NOTHING:
-            fields = _load(body)
-        else:
-            fields = _Unpickler(io.BytesIO(body)).load()
+        fields = _load(body) if body.translate(None, _HARMLESS) in _NAMES_NOTHING else _unpickler(body).load()
         if len(fields) == 5:
             type_name, schema, attributes, pools, places = fields
             names = list(attributes)
@@ -365,15 +415,17 @@ def decode(record: bytes) -> State:
     for pool_id in pools:
         if type(pool_id) is not int or not 0 < pool_id < 1 << 63:
             raise UnsafePickle("an item record names a pool by something other than an id")
+    tree: _Tree | None = None
     for name, value in attributes.items():
-        if type(value) not in ATOMS or type(name) is not str:
+        if type(value) not in _SURE or type(name) is not str:
             kind = type(value)
             if type(name) is not str:
                 raise UnsafePickle(f"an item record has an attribute whose name is a {type(name).__name__}, not text")
             if kind in _FLAT:
-                if not value or _are_atoms(map(type, value)):
+                if not value or (len(value) <= _FEW and _are_sure(map(type, value))):
                     continue
-            elif kind in _LEAVES or (kind is Reference and type(value.item_id) is int):
+            elif kind in _LEAVES or (kind is Reference and type(value.item_id) is int and 0 < value.item_id < 1 << 63):
                 continue
-            attributes[name] = checked(value, len(record))
+            tree = tree or _Tree(len(record))
+            attributes[name] = tree.checked(value)
     return new_state(State, (unpack_u64(record)[0], type_name, schema, attributes, pools, None))

@@ -144,9 +144,9 @@ def register_value(cls: ValueClass, name: str | None = None) -> ValueClass:
     return cls
 
 
-def registered_types() -> Iterator[type]:
-    """The classes that `register_value` has been given."""
-    return iter(tuple(_names))
+def is_registered(cls: type) -> bool:
+    """Whether `register_value` has been given this class."""
+    return cls in _names
 
 
 def take_apart(value: Any) -> tuple[str, Any]:

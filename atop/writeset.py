@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from atop.errors import TransactionTooLarge, UnstorableValue
 from atop.indexes import Plan, entry_keys
 from atop.overlay import references_of
-from atop.records import PROTOCOL, SELF_PICKLING, State, dumps, encode, new_state, pack_u64, pickles_itself
+from atop.records import PROTOCOL, SELF_PICKLING, State, apart, dumps, encode, new_state, pack_u64, pickles_itself
 from atop.values import ATOMS, FileInfo, Reference, plain_text, walk
 
 if TYPE_CHECKING:
@@ -219,8 +219,9 @@ class Builder:
             self._members[pool_id] -= 1
         self._refer(item_id, entry, raw.attributes, {})
         self._use_files(raw.attributes, {})
-        self._journal_values(raw.attributes)
-        self._changes.append((DELETED, item_id, raw.version, (raw.type_name, raw.schema, raw.attributes, raw.pools)))
+        old_values = raw.attributes.copy()
+        self._journal_values(old_values)
+        self._changes.append((DELETED, item_id, raw.version, (raw.type_name, raw.schema, old_values, raw.pools)))
         self._gone.append(item_id)
         self._leave(entry.item, None)
 
@@ -321,9 +322,12 @@ class Builder:
 
     def _journal_values(self, values: dict[str, Any]) -> None:
         """Note old values that the journal will hold: it counts as a user of the files in them."""
-        for value in values.values():
+        for name, value in values.items():
             if type(value) not in SELF_PICKLING:
-                self._plain_body = self._plain_body and pickles_itself(value)
+                if pickles_itself(value):
+                    values[name] = apart(value)  # a default of a class is in many items, and is to be there with each
+                else:
+                    self._plain_body = False
                 for key in uses_of_files({"": value}):
                     self._files[key] += 1
             elif type(value) is FileInfo:

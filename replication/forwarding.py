@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from atop.engine import CHAIN_SIZE
 from atop.errors import (
     AtopError,
     Conflict,
@@ -24,21 +25,10 @@ from atop.errors import (
 )
 from atop.forms import misshapen
 from atop.indexes import ID_SIZE
+from atop.journal import decode_commit
 from atop.pickles import scan
 from atop.records import loads
-from atop.writeset import (
-    CATALOG,
-    CREATED,
-    DELETED,
-    INDEX,
-    INDEX_ENTRY_BYTES,
-    ITEMS,
-    NAMED,
-    REFERENCES,
-    UPDATED,
-    Operations,
-    WriteSet,
-)
+from atop.writeset import CATALOG, INDEX, INDEX_ENTRY_BYTES, ITEMS, REFERENCES, Operations, WriteSet
 
 from .messages import MAX_TEXT, Commit, MessageRefused, Refused, explain
 
@@ -63,7 +53,6 @@ ERRORS: Final[dict[str, type[AtopError]]] = {
 """The code of a REFUSED, and the error that it raises where the commit was made."""
 
 _CODES: Final = {kind: code for code, kind in ERRORS.items()}
-_KINDS: Final = (CREATED, UPDATED, DELETED, NAMED)
 
 
 def to_commit(write_set: WriteSet) -> Commit:
@@ -158,11 +147,14 @@ def _check_body(commit: Commit) -> None:
         raise MessageRefused("a commit's journal entry names what is no plain value") from None
     if (
         type(journalled) is not tuple
-        or len(journalled) != 4
+        or tuple(map(type, journalled)) != (int, int, str, list)
         or journalled[:3] != (commit.commit_id, commit.time, commit.label)
-        or type(journalled[3]) is not list
     ):
         raise MessageRefused("a commit's journal entry is not about this commit")
-    for change in journalled[3]:
-        if type(change) is not tuple or len(change) < 2 or change[0] not in _KINDS or type(change[1]) is not int:
-            raise MessageRefused("a commit's journal entry has a change of the wrong form")
+    try:
+        read = decode_commit(bytes(8), bytes(CHAIN_SIZE + 8) + commit.body)
+        count = len(read.changes) + len(read.names)
+    except AtopError:
+        count = -1
+    if count != len(journalled[3]):
+        raise MessageRefused("a commit's journal entry has a change of the wrong form")

@@ -76,7 +76,7 @@ class TheirChanges:
                 elif change[1] in self._tracked:
                     theirs = self._items.setdefault(change[1], Theirs())
                     _note(theirs, change, commit_id, stamp, gone)
-        except (TypeError, ValueError, LookupError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
             store = self._engine.path.parent
             raise StoreDamaged(f"the journal of {store} has a record that is none", store, JOURNAL) from error
 

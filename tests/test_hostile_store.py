@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta, timezone
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,27 @@ def test_a_history_that_goes_round_in_a_circle_ends(store: Store) -> None:
     forged = dumps((commit_id, when, label, [(kind, item_id, commit_id, *rest)]))
     write_past_the_store(store, "journal", key, record[:40] + forged)
     assert len(list(islice(item.history(), 10))) == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (1, Decimal("sNaN"), "label", []),
+        (1, 5, "label", [("~", "x", 1, {}, (), None, None)]),
+        (1, 5, "label", [("~", 1, 1, {}, 7, None, None)]),
+        (1, 5, "label", [7]),
+        (1, 5, "label", None),
+    ],
+)
+def test_a_commit_of_another_shape_is_told_and_nothing_else_is_raised(fields: tuple[Any, ...], store: Store) -> None:
+    Item(store)
+    key, record = store._engine.pairs("journal", b"", b"\xff" * 9, 1)[0]
+    write_past_the_store(store, "journal", key, record[:40] + dumps(fields))
+    with pytest.raises(UnsafePickle):
+        [(commit.changes, commit.item_ids) for commit in store.history()]
+    with pytest.raises(StoreDamaged, match="journal"):
+        store._engine._changed_in(record[:40] + dumps((*fields[:1], Decimal(5), *fields[2:])))
+    assert any("commit number 1" in problem for problem in store.verify().problems)
 
 
 def test_a_clock_past_the_last_year_leaves_the_history_readable(open_store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import pickle
 import struct
 import tracemalloc
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -366,6 +367,10 @@ def test_a_write_set_of_the_store_comes_through_unchanged(store_path: Path, monk
     assert len(sent) >= 7
 
 
+def entry(changes: list[Any], time: Any = 1_000) -> bytes:
+    return pickle.dumps((77, time, "first contacts", changes), 5)
+
+
 UNSOUND = {
     "the format of the store": {"catalog": [(b"\0format", bytes(8))]},
     "a name that stands for no id": {"catalog": [(b"people", b"x")]},
@@ -385,6 +390,13 @@ UNSOUND = {
     "a journal entry of another time": {"body": pickle.dumps((77, 1_001, "first contacts", []), 5)},
     "a journal entry with a strange change": {"body": pickle.dumps((77, 1_000, "first contacts", [("!", 1)]), 5)},
     "a journal entry with no changes": {"body": pickle.dumps((77, 1_000, "first contacts", None), 5)},
+    "a journal entry whose time is not to be compared": {"body": entry([], time=Decimal("sNaN"))},
+    "a journal entry with a change that is cut short": {"body": entry([("~", 1, 2)])},
+    "a journal entry with old values that are none": {"body": entry([("~", 1, 2, [], (), None, None)])},
+    "a journal entry with a new attribute of no name": {"body": entry([("~", 1, 2, {}, (3,), None, None)])},
+    "a journal entry with a pool that is none": {"body": entry([("~", 1, 2, {}, (), ("x",), None)])},
+    "a journal entry with a deleted item of no class": {"body": entry([("-", 1, 2, (None, 1, {}, ()))])},
+    "a journal entry with a name of no text": {"body": entry([("=", 0, 5, None, 1)])},
 }
 
 

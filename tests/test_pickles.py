@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import dataclasses
 import datetime
+import decimal
 import enum
 import io
 import pickle
 import pickletools
 import struct
+import uuid
 import zoneinfo
 from pathlib import Path
 from typing import Any
@@ -43,6 +46,12 @@ class Point:
     def __post_init__(self) -> None:
         if self.x < 0:
             raise ValueError("negative")
+
+
+@register_value
+@dataclasses.dataclass(frozen=True)
+class Line:
+    points: tuple[tuple[int, int], ...]
 
 
 class Thing(Item, type_name="pickles.Thing"):
@@ -82,6 +91,7 @@ RED = call(named("atop.values", "put_together"), text(f"{__name__}.Colour"), tex
 POINT = call(named("atop.values", "put_together"), text(f"{__name__}.Point"), plain({"x": 1, "y": 2}))
 FILE = call(named("atop.values", "FileInfo"), plain(b"d" * 32), plain(1), text(""), text(""))
 DATE = named("datetime", "date")
+UUID = call(named("atop.records", "_uuid"), plain(b"u" * 16))
 NOTHING = pickle.NONE
 
 
@@ -121,6 +131,11 @@ FORBIDDEN = {
     "slots of a class": DATE + slots(today=NOTHING) + pickle.BUILD,
     "state of a function": named("atop.values", "Reference") + slots(_make=DATE) + pickle.BUILD,
     "state of a reference": REFERENCE + slots(item_id=text("x")) + pickle.BUILD,
+    "state of a reference that is out of range": REFERENCE + slots(item_id=plain(-1)) + pickle.BUILD,
+    "state of a UUID": UUID + attributes(int=text("x")) + pickle.BUILD,
+    "state of a UUID in a list": pickle.EMPTY_LIST + UUID + attributes(int=text("x")) + pickle.BUILD + pickle.APPEND,
+    "size of a file": FILE + slots(size=plain(1 << 63)) + pickle.BUILD,
+    "a Decimal of a number": call(named("decimal", "Decimal"), plain(1 << 100)),
     "state of a file": FILE + slots(digest=text("../../etc/passwd")) + pickle.BUILD,
     "state of a member": RED + attributes(_value_=plain(2)) + pickle.BUILD,
     "state of a value": POINT + attributes(x=plain(-1)) + pickle.BUILD,
@@ -150,11 +165,27 @@ def test_the_same_instructions_hold_values_where_they_do_nothing_else() -> None:
         "a file": (FILE, FileInfo(b"d" * 32, 1)),
         "a member": (RED, Colour.RED),
         "a value": (POINT, Point(1, 2)),
+        "a UUID": (UUID, uuid.UUID(bytes=b"u" * 16)),
+        "a Decimal": (call(named("decimal", "Decimal"), text("1.5")), decimal.Decimal("1.5")),
         "values in values": (pickle.EMPTY_LIST + RED + pickle.APPEND, [Colour.RED]),
         "a key": (pickle.EMPTY_DICT + RED + POINT + pickle.SETITEM, {Colour.RED: Point(1, 2)}),
     }
     for kind, (instructions, value) in made.items():
         assert decode(record(instructions)).attributes == {"value": value}, kind
+
+
+def test_what_a_library_has_registered_by_number_is_not_called(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    copyreg.add_extension("os", "mkdir", 200)
+    try:
+        pickle.loads(pickle.PROTO + b"\x02" + pickle.EXT1 + b"\xc8" + pickle.STOP)  # it is known without a name now
+        with pytest.raises(UnsafePickle):
+            decode(record(call(pickle.EXT1 + b"\xc8", text("exploited"))))
+        written = encode(1, "pickles.Thing", 1, {"value": Point(1, 2)}, ())
+        assert decode(written).attributes == {"value": Point(1, 2)}
+    finally:
+        copyreg.remove_extension("os", "mkdir", 200)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_registered_value_that_its_class_refuses_is_kept_as_it_is() -> None:
@@ -245,8 +276,16 @@ def doubled(times: int) -> bytes:
     return made
 
 
+MANY = pickle.EMPTY_LIST + pickle.MEMOIZE + pickle.MARK + NOTHING * 50_000 + pickle.APPENDS  # one list
 BOMBS = {
     "doubled lists": doubled(100),
+    "a long list many times": MANY
+    + pickle.EMPTY_LIST
+    + pickle.MARK
+    + (pickle.BINGET + b"\x00") * 50_000
+    + pickle.APPENDS,
+    "a long list in many attributes": MANY
+    + b"".join(pickle.SETITEM + text(str(number)) + pickle.BINGET + b"\x00" for number in range(50_000)),
     "nested lists": pickle.EMPTY_LIST * 100_000 + pickle.APPEND * 99_999,
     "nested tuples": NOTHING + pickle.TUPLE1 * 1_000_000,
     "nested tuples as a key": pickle.EMPTY_DICT + NOTHING + pickle.TUPLE1 * 1_000_000 + NOTHING + pickle.SETITEM,
@@ -322,6 +361,44 @@ def test_a_hostile_commit_is_named(store_path: Path) -> None:
 
 
 # -- what is written is read
+
+
+class Marked(Item, type_name="pickles.Marked"):
+    marks: tuple[int, ...] = tuple(range(1_000))
+
+
+def test_a_value_of_many_tuples_is_read(open_store) -> None:
+    pairs = [(number, -number) for number in range(20_000)]
+    with open_store() as store:
+        item_id = Thing(store, value=pairs).item_id
+    with open_store() as store:
+        assert store.get(item_id, Thing).value == pairs
+        assert store.verify().ok
+
+
+def test_a_registered_value_in_many_places_is_read_and_so_is_its_history(open_store) -> None:
+    points = [Line(tuple((x, 0) for x in range(10)))] * 1_000
+    with open_store() as store:
+        thing = Thing(store, value=points)
+        thing.value = None
+        thing.value = points
+    with open_store() as store:
+        assert store.get(thing.item_id, Thing).value == points
+        assert [r.changed["value"][0] for r in store.get(thing.item_id).history()] == [None, points, None]
+
+
+def test_a_default_that_many_deleted_items_have_in_common_leaves_the_commit_readable(open_store) -> None:
+    with open_store() as store:
+        with store.transaction():
+            marked = [Marked(store) for _ in range(100)]
+        with store.transaction():
+            for item in marked:
+                item.delete()
+        commit = next(iter(store.history()))
+        assert all(change.before["marks"] == tuple(range(1_000)) for change in commit.changes)
+        store.undo(commit)
+        assert all(item.marks == tuple(range(1_000)) for item in marked)
+
 
 atoms = st.one_of(
     st.none(),

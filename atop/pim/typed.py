@@ -22,7 +22,7 @@ from typing import Any
 from atop import File, FileInfo, Item, Reference
 from atop.pim.incoming import Content
 from atop.pim.zones import known_zones
-from atop.values import UnknownValue, put_together, registered_types, take_apart
+from atop.values import UnknownValue, is_registered, put_together, take_apart
 
 # Deepest nesting read: as deep as the store keeps, twice, for the objects of the typed form around each value.
 MAX_DEPTH = 120
@@ -52,7 +52,7 @@ def encode(value: Any) -> Any:
     for kind, write in _WRITERS:
         if isinstance(value, kind):
             return write(value)
-    if type(value) in set(registered_types()) or isinstance(value, UnknownValue):
+    if is_registered(type(value)) or isinstance(value, UnknownValue):
         name, data = take_apart(value)
         return {"$value": [name, encode(data)]}
     raise TypeError(f"a {type(value).__qualname__} has no typed form")
