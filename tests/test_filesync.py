@@ -11,12 +11,14 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from file_group import Device, Document, FileGroup, contents, fetching_at_most
 from linking import PATIENCE, wait_until
 
 from atop import File, NoSuchFile, StoreDamaged
+from atop import contents as contents_module
 from atop.values import FileInfo
 from replication import filesync
 from replication.elsewhere import Elsewhere
@@ -284,6 +286,29 @@ def test_damage_is_found_by_verify_and_mended_from_another_device(a: Device, b: 
     assert ["fetched again" in problem for problem in b.store.verify().problems] == [True]
     wait_until(lambda: seen(b).is_here)
     assert b.store.verify().problems == []
+
+
+@pytest.mark.parametrize("at", ["the middle", "the end"])
+def test_damaged_contents_that_come_again_at_once_are_read(
+    at: str, a: Device, b: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = add(a)
+    wait_until(lambda: seen(b).is_here)
+    area, mend = b.store._file_area, contents_module.mend
+
+    def mend_and_wait(*arguments: Any) -> str:
+        told = mend(*arguments)
+        wait_until(lambda: area.has(file.digest) and area.is_whole(file.digest))
+        return told
+
+    monkeypatch.setattr(contents_module, "mend", mend_and_wait)
+    if at == "the middle":
+        damage(b, file)
+    else:
+        path = area.path_of(file.digest)
+        path.chmod(0o600)
+        os.truncate(path, 1_000)
+    assert seen(b).read() == DATA
 
 
 def test_without_another_device_damaged_contents_stay_where_they_are(a: Device) -> None:
