@@ -70,7 +70,7 @@ def remove_dropped(pool: Pool) -> None:
     if store._objects.find(pool._id) is None:
         return  # the pool was deleted, and its entries with it
     for number in (pool._state or pool._load()).attributes["doomed"]:
-        remove_entries(pool, number)
+        _remove_entries(store, pool._id, number)
 
         def forget(transaction: Transaction, number: int = number) -> None:
             attributes = transaction.write(pool)
@@ -79,10 +79,19 @@ def remove_dropped(pool: Pool) -> None:
         store._run(forget, f"index {number} of {pool._called()} is removed")
 
 
-def remove_entries(pool: Pool, number: int) -> None:
-    """Remove what is left of an index that no definition names."""
-    store, low = pool._store, prefix_of(pool._id, number)
+def remove_doomed(store: Store, pool_id: int) -> None:
+    """Remove the entries of all indexes that a pool has dropped, which is about to be deleted.
+
+    The sweep that would do it finds no pool any more.
+    """
+    state = store._objects.read_state(pool_id)
+    for number in state.attributes["doomed"] if state is not None else ():
+        _remove_entries(store, pool_id, number)
+
+
+def _remove_entries(store: Store, pool_id: int, number: int) -> None:
+    low = prefix_of(pool_id, number)
     stop = successor(low) or END  # pool ids have 63 bits: there is always a successor
     while keys := store._engine.keys(INDEX, low, stop, 4 * BATCH):
         gone: Operations = dict.fromkeys(keys)
-        store._commit_entries(lambda gone=gone: ({}, gone), f"remove index {number} of pool {pool._id}")  # type: ignore[misc]
+        store._commit_entries(lambda gone=gone: ({}, gone), f"remove index {number} of pool {pool_id}")  # type: ignore[misc]

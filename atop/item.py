@@ -409,7 +409,7 @@ class Item(Bare, metaclass=ItemMeta, type_name="atop.Item"):
         if not self._stores(name):
             object.__delattr__(self, name)
             return
-        if name not in self._read() and name not in self._defaults:
+        if name not in self._read() and name not in type(self)._defaults:
             raise self._no_attribute(name)
         self._store._run(lambda t: t.unassign(self, name), f"remove {name} of {self._label()}")
 

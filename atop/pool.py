@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from atop.building import fill_index, remove_dropped, remove_entries
+from atop.building import fill_index, remove_doomed, remove_dropped
 from atop.classic import ClassicPool
 from atop.errors import NoSuchIndex, NoSuchItem, NoTransaction, StoreError, TransactionTooLarge
 from atop.indexes import BUILDING, PREFIX_SIZE, READY, IndexDefinition, prefix_of, words_of
@@ -633,8 +633,7 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
                 "call clear() first"
             )
         if not transaction.created(self._id):
-            for number in (self._state or self._load()).attributes["doomed"]:
-                remove_entries(self, number)  # the sweep that would do it finds no pool any more
+            remove_doomed(self._store, self._id)
         for item in list(self):
             transaction.set_pools(item, tuple(p for p in transaction.pools_of(item) if p != self._id))
         if self.name and transaction.store._named_pool_id(self.name) == self._id:

@@ -28,6 +28,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from atop.building import remove_doomed
 from atop.conflicts import POOL_NAME
 from atop.disk import explained, sync_directory
 from atop.engine import COMMITS, JOURNAL, Engine, Head
@@ -425,6 +426,8 @@ class Reconciler:
             try:
                 outcome = replay.refused(commit) if aside else replay.commit(commit)
                 item_ids = outcome.item_ids
+                for pool_id in outcome.write_set.emptied:
+                    remove_doomed(self._store, pool_id)
                 engine.commit(outcome.write_set, applied=lambda item_ids=item_ids: engine.on_applied(item_ids))  # type: ignore[misc]
                 engine.on_applied([])  # it is on the disk now: whoever watches is told
             except NoConflictsPool:

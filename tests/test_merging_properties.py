@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from forking import Fork, make
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from atop import AtopError, ConflictItem, Item, Pool, Store, ref
@@ -131,6 +131,7 @@ def beginning() -> Iterator[Path]:
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(plan=steps)
+@example(plan=[("left", ("drop", "p", "name")), ("left", ("drop pool", "p", None))])
 def test_two_sides_brought_together(beginning: Path, plan: list[tuple[str, tuple[str, Any, Any]]]) -> None:
     with tempfile.TemporaryDirectory(prefix="atop-test-", dir=MEMORY) as name:
         fork = Fork(Path(name), beginning)
