@@ -367,12 +367,27 @@ class Marked(Item, type_name="pickles.Marked"):
     marks: tuple[int, ...] = tuple(range(1_000))
 
 
-def test_a_value_of_many_tuples_is_read(open_store) -> None:
-    pairs = [(number, -number) for number in range(20_000)]
+@pytest.mark.parametrize(
+    "value",
+    [
+        [(number, -number) for number in range(20_000)],
+        "that is what the letter t stands for in a pickle: " * 2_000,
+        b"\x85\x86\x87\x91t" * 10_000,
+        {str(number): {(number,), frozenset({number})} for number in range(10_000)},
+        [uuid.UUID(int=number) for number in range(20_000)],
+    ],
+    ids=["pairs", "text", "bytes", "sets", "uuids"],
+)
+def test_a_large_value_is_read_and_so_is_its_history(value: Any, open_store) -> None:
     with open_store() as store:
-        item_id = Thing(store, value=pairs).item_id
+        thing = Thing(store, value=value)
+        thing.value = None
+        thing.value = value
     with open_store() as store:
-        assert store.get(item_id, Thing).value == pairs
+        assert store.get(thing.item_id, Thing).value == value
+        assert [r.changed["value"][0] for r in store.get(thing.item_id).history()] == [None, value, None]
+        store.get(thing.item_id).delete()
+        assert next(iter(store.history())).changes[0].before["value"] == value
         assert store.verify().ok
 
 
