@@ -15,20 +15,19 @@ side is replayed. Nothing of the application's is called but `merge`, and what t
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from atop.errors import UnstorableValue
 from atop.records import State
-from atop.values import ATOMS, FileInfo, Reference, to_stored
+from atop.values import to_stored
 from atop.writeset import same
 
-log = logging.getLogger(__name__)
+from .alike import Alike
+from .elements import are_mergeable, are_simple, in_order_of, of_list, values, with_changes
 
-MAX_ELEMENTS: Final = 100_000
-"""The longest list that is merged element by element; a longer one is one value."""
+log = logging.getLogger(__name__)
 
 
 class _Absent:
@@ -94,6 +93,7 @@ def merge_attributes(
     stamp: Stamp,
     *,
     complete: bool,
+    alike: Alike,
     merger: Merger | None = None,
 ) -> Merged:
     """Apply what `mine` changed to what the item is `now`.
@@ -106,14 +106,16 @@ def merge_attributes(
         theirs: what the other side did to the item.
         stamp: of the commit that is replayed.
         complete: whether `theirs` is all; else what differs may have been changed at any time.
+        alike: what the commits replayed before have shown.
         merger: the class's `merge`, if it has one.
     """
     result = Merged(dict(now))
     open_names = []
     for name in sorted(changed):
-        old, new, there = (values.get(name, ABSENT) for values in (base, mine, now))
+        old, new, there = (each.get(name, ABSENT) for each in (base, mine, now))
         last = theirs.attributes.get(name)
         if last is not None or not complete:
+            old = alike.base(about, name, old, new, there)
             result.both = result.both or not _same(there, old)
         if _same(new, there):
             continue
@@ -180,7 +182,7 @@ def merge_collections(base: Any, mine: Any, theirs: Any) -> Any:
     if type(base) is not kind:
         return ABSENT
     if kind in (set, frozenset):
-        if not _are_simple(base) or not _are_simple(mine) or not _are_simple(theirs):
+        if not are_simple(base) or not are_simple(mine) or not are_simple(theirs):
             return ABSENT
         return (theirs - (base - mine)) | (mine - base)
     if kind is list:
@@ -190,17 +192,13 @@ def merge_collections(base: Any, mine: Any, theirs: Any) -> Any:
     return ABSENT
 
 
-def _are_simple(values: Any) -> bool:
-    return all(type(value) in ATOMS or type(value) in (Reference, FileInfo) for value in values)
-
-
 def _merge_dicts(base: dict[Any, Any], mine: dict[Any, Any], theirs: dict[Any, Any]) -> Any:
     """Both sides' changes, if no key was changed on both in different ways."""
-    if not all(map(_are_simple, (base, mine, theirs))):
+    if not all(map(are_simple, (base, mine, theirs))):
         return ABSENT
     merged = dict(theirs)
     for key in [*mine, *(key for key in base if key not in mine)]:
-        old, new, there = (values.get(key, ABSENT) for values in (base, mine, theirs))
+        old, new, there = (each.get(key, ABSENT) for each in (base, mine, theirs))
         if _same(new, old) or _same(new, there):
             continue
         if not _same(there, old):
@@ -210,53 +208,11 @@ def _merge_dicts(base: dict[Any, Any], mine: dict[Any, Any], theirs: dict[Any, A
 
 
 def _merge_lists(base: list[Any], mine: list[Any], theirs: list[Any]) -> Any:
-    if max(map(len, (base, mine, theirs))) > MAX_ELEMENTS or not all(map(_are_simple, (base, mine, theirs))):
+    if not are_mergeable(base, mine, theirs):
         return ABSENT
-    old, ours, others = (_numbered(values) for values in (base, mine, theirs))
-    if _order(ours, old) == _order(old, ours):
-        return _values(_with_changes(old, ours, others))  # mine kept the order: its changes go into theirs
-    if _order(others, old) == _order(old, others):
-        return _values(_with_changes(old, others, ours))
+    old, ours, others = map(of_list, (base, mine, theirs))
+    if in_order_of(ours, old) == in_order_of(old, ours):
+        return values(with_changes(old, ours, others))  # mine kept the order: its changes go into theirs
+    if in_order_of(others, old) == in_order_of(old, others):
+        return values(with_changes(old, others, ours))
     return ABSENT
-
-
-# An element of a list, told from others that are equal to it: type, value, and how often it came before.
-Element = tuple[type, Any, int]
-
-
-def _numbered(values: list[Any]) -> list[Element]:
-    seen: Counter[tuple[type, Any]] = Counter()
-    numbered = []
-    for value in values:
-        key = type(value), value
-        numbered.append((*key, seen[key]))
-        seen[key] += 1
-    return numbered
-
-
-def _values(elements: list[Element]) -> list[Any]:
-    return [value for _, value, _ in elements]
-
-
-def _order(one: list[Element], other: list[Element]) -> list[Element]:
-    """The elements of `one` that `other` has too."""
-    there = set(other)
-    return [element for element in one if element in there]
-
-
-def _with_changes(base: list[Element], changed: list[Element], frame: list[Element]) -> list[Element]:
-    """`frame` with what `changed` added to `base` and removed from it; added elements follow the one before them."""
-    before, after, there = set(base), set(changed), set(frame)
-    following: dict[Element | None, list[Element]] = {}
-    anchor: Element | None = None
-    for element in changed:
-        if element not in before and element not in there:
-            following.setdefault(anchor, []).append(element)
-        elif element in there:
-            anchor = element
-    result = list(following.get(None, ()))
-    for element in frame:
-        if element not in before or element in after:
-            result.append(element)
-        result += following.get(element, ())
-    return result

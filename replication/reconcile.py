@@ -447,6 +447,7 @@ class Reconciler:
                 log.exception("commit %d (%r) could not be merged", commit.commit_id, commit.label)
                 aside = True
             else:
+                replay.alike.made()
                 return outcome
         raise _InterruptedError(f"commit {commit.commit_id} ({commit.label!r}) could not be made: others were faster")
 

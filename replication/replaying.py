@@ -36,12 +36,16 @@ from atop.transaction import without
 from atop.values import Reference
 from atop.writeset import CREATED, DELETED, ROOTS, RULE_BYTES, UPDATED, WriteSet, same
 
+from .alike import Alike
 from .aside import ConflictWriter
 from .drafting import Draft
 from .merging import ABSENT, Clash, Merger, Stamp, Theirs, merge_attributes
 from .pools import INDEX_ATTRIBUTES, Pools, is_pool
 from .salvage import WHOLE, Change, Commit
 from .theirs import TheirChanges
+
+POOLS: Final = "\0pools"
+"""What the pools of an item are called among its attributes, for `Alike`."""
 
 CONFLICT_ATTRIBUTES: Final = frozenset({"about", "attribute", "kept", "kept_device", "other", "other_device"})
 """What tells a conflict item that was deleted, of which the journal has the attributes."""
@@ -85,9 +89,11 @@ class Replay:
                         self._pools[change.item_id] = str(state.attributes["name"])
         self._theirs = TheirChanges(engine, common, mine, tracked)
         self._mine = mine
+        self.alike = Alike()
 
     def commit(self, commit: Commit) -> Outcome:
         """What a commit comes to, as the store is now. Raises UnstorableValue, TransactionTooLarge."""
+        self.alike.begin()
         work = _Work(self, commit)
         work.read()
         self._theirs.catch_up()
@@ -113,6 +119,7 @@ class Replay:
 
     def refused(self, commit: Commit) -> Outcome:
         """A commit that cannot be made here as it is: all that it holds becomes conflict items."""
+        self.alike.begin()
         work = _Work(self, commit)
         work.set_aside()
         return self._outcome(work)
@@ -327,6 +334,7 @@ class _Work:
             theirs,
             self._stamp,
             complete=self._theirs.complete and change.kind != WHOLE,
+            alike=self._replay.alike,
             merger=_merger(now.type_name, now.schema),
         )
         self.merged += result.both
@@ -341,9 +349,10 @@ class _Work:
         if change.kind in (CREATED, WHOLE):
             self._pools.put(item_id, lambda pools: pools | set(after.pools))
         elif change.pools is not None:
-            put, taken = set(after.pools) - set(change.pools), set(change.pools) - set(after.pools)
-            taken -= self._staying
-            self._pools.put(item_id, lambda pools: pools - {self._pools.stand_in(p) for p in taken} | put)
+            old = frozenset(map(self._pools.stand_in, set(change.pools) - self._staying))
+            new = frozenset(map(self._pools.stand_in, after.pools))
+            old = self._replay.alike.base(item_id, POOLS, old, new, frozenset(now.pools))
+            self._pools.put(item_id, lambda pools: pools - (old - new) | (new - old))
 
     @staticmethod
     def _base(change: Change, after: State) -> tuple[dict[str, Any], dict[str, None]]:

@@ -131,6 +131,25 @@ def beginning() -> Iterator[Path]:
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(plan=steps)
+@example(
+    plan=[
+        ("left", ("tag", 1, "t")),
+        ("right", ("tag", 1, "t")),
+        ("right", ("size", 1, 2)),
+        ("right", ("undo", 2, None)),
+    ]
+)
+@example(
+    plan=[
+        ("left", ("mark", 1, 1)),
+        ("right", ("mark", 1, 1)),
+        ("right", ("unmark", 1, 1)),
+        ("left", ("unmark", 1, 0)),
+        ("right", ("unmark", 1, 0)),
+        ("right", ("mark", 1, 0)),
+    ]
+)
+@example(plan=[("left", ("join", 2, "p")), ("right", ("join", 2, "p")), ("right", ("leave", 2, "p"))])
 @example(plan=[("left", ("drop", "p", "name")), ("left", ("drop pool", "p", None))])
 def test_two_sides_brought_together(beginning: Path, plan: list[tuple[str, tuple[str, Any, Any]]]) -> None:
     with tempfile.TemporaryDirectory(prefix="atop-test-", dir=MEMORY) as name:
