@@ -18,6 +18,7 @@ How the parts of an item beside its attributes are merged:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -90,6 +91,8 @@ class Replay:
         self._theirs = TheirChanges(engine, common, mine, tracked)
         self._mine = mine
         self.alike = Alike()
+        # What was referred to, or a pool that was joined, and is gone -> (item, attribute, value) or (item, POOLS, ()).
+        self.let_go: defaultdict[int, list[tuple[int, str, Any]]] = defaultdict(list)
 
     def commit(self, commit: Commit) -> Outcome:
         """What a commit comes to, as the store is now. Raises UnstorableValue, TransactionTooLarge."""
@@ -256,8 +259,9 @@ class _Work:
             self._merge(change, after, now, theirs)
 
     def _create(self, change: Change, after: State) -> None:
-        attributes = self._mended(after.attributes, change.rules)
+        attributes = self._mended(after.attributes, change.rules, change.item_id)
         state = after._replace(attributes=attributes, pools=self._pools.of(after.pools))
+        self._let_go_of_pools(change.item_id, after.pools)
         if change.base:
             self.draft.restore(change.item_id, state, change.base)
         else:
@@ -272,6 +276,7 @@ class _Work:
         rules = class_rules(theirs.state.type_name)
         self.draft.restore(change.item_id, theirs.state, theirs.deletion)
         self.draft.set_rules(change.item_id, rules)
+        self._let_go_of_pools(change.item_id, theirs.state.pools)
         self._merge(change, after, theirs.state, theirs, rules)
         self._take_back_consequences(change.item_id, theirs.deletion)
 
@@ -280,7 +285,8 @@ class _Work:
         rules = class_rules(state.type_name)
         self.draft.restore(item_id, state._replace(pools=()), deletion)  # so that a circle of references ends here
         self.draft.set_rules(item_id, rules)
-        attributes = self._mended(state.attributes, rules)
+        attributes = self._mended(state.attributes, rules, item_id)
+        self._let_go_of_pools(item_id, state.pools)
         self.draft.put(item_id, state._replace(attributes=attributes, pools=self._pools.of(state.pools)))
         self._take_back_consequences(item_id, deletion)
 
@@ -295,11 +301,26 @@ class _Work:
             if item_id in (change.pools or ()):
                 self._pools.put(change.item_id, lambda pools: pools | {item_id})
             for name, before in change.before.items():
-                there = self.draft.state(change.item_id)
-                referred = any(target == item_id for target, _ in references_of({name: before}))
-                if there is not None and referred and same(there.attributes.get(name), without(before, item_id)):
-                    attributes = {**there.attributes, name: before}
-                    self.draft.put(change.item_id, there._replace(attributes=self._mended(attributes)))
+                self._refer_again(change.item_id, name, before, item_id)
+        for source, name, before in self._replay.let_go.get(item_id, ()):
+            if name == POOLS:
+                self._pools.put(source, lambda pools: pools | {item_id})
+            else:
+                self._refer_again(source, name, before, item_id)
+
+    def _refer_again(self, source: int, name: str, before: Any, target: int) -> None:
+        """Give an attribute back the value that it had before it let go of an item, and nothing else happened to it."""
+        there = self.draft.state(source)
+        referred = any(item_id == target for item_id, _ in references_of({name: before}))
+        if there is not None and referred and same(there.attributes.get(name), without(before, target)):
+            attributes = {**there.attributes, name: before}
+            self.draft.put(source, there._replace(attributes=self._mended(attributes)))
+
+    def _let_go_of_pools(self, item_id: int, pools: Iterable[int]) -> None:
+        """Note the pools that an item was put into, and that are gone."""
+        for pool_id in pools:
+            if not self.draft.is_pool(self._pools.stand_in(pool_id)):
+                self._replay.let_go[pool_id].append((item_id, POOLS, ()))
 
     def _is_consequence(self, change: Change, after: State) -> bool:
         """Whether a change is no more than what the deletion of other items did to this one."""
@@ -342,17 +363,27 @@ class _Work:
             self._clash(clash)
         schema = max(now.schema, after.schema) if now.type_name == after.type_name else now.schema
         mine = {name: rule for name, rule in change.rules.items() if name in changed}
-        attributes = self._mended(result.attributes, {**(rules or {}), **mine})
+        attributes = self._mended(result.attributes, {**(rules or {}), **mine}, item_id)
         self.draft.put(item_id, now._replace(attributes=attributes, schema=schema, pools=self._pools.of(now.pools)))
         if is_pool(now) and is_pool(after):
             self._pools.apply_indexes(item_id, base.get("indexes", {}), after.attributes["indexes"])
         if change.kind in (CREATED, WHOLE):
             self._pools.put(item_id, lambda pools: pools | set(after.pools))
+            self._let_go_of_pools(item_id, after.pools)
         elif change.pools is not None:
-            old = frozenset(map(self._pools.stand_in, set(change.pools) - self._staying))
-            new = frozenset(map(self._pools.stand_in, after.pools))
-            old = self._replay.alike.base(item_id, POOLS, old, new, frozenset(now.pools))
-            self._pools.put(item_id, lambda pools: pools - (old - new) | (new - old))
+            self._merge_pools(item_id, change.pools, after.pools, now.pools)
+
+    def _merge_pools(self, item_id: int, base: tuple[int, ...], mine: tuple[int, ...], now: tuple[int, ...]) -> None:
+        """Put an item into the pools that the commit put it into, and take it out of those that it took it out of."""
+        stand_in = self._pools.stand_in
+        doomed = self._deleted.intersection(base)
+        # The members of a pool that is deleted are taken out by `_delete`, unless it stays; those of another one that
+        # stands for it, here. For both sides that is no act upon the item.
+        old = frozenset(self._pools.of(p for p in base if p not in doomed or stand_in(p) != p))
+        new = frozenset(map(stand_in, mine))
+        old = self._replay.alike.base(item_id, POOLS, old, new, frozenset(self._pools.of({*now, *doomed})))
+        self._pools.put(item_id, lambda pools: pools - (old - new) | (new - old))
+        self._let_go_of_pools(item_id, new - old)
 
     @staticmethod
     def _base(change: Change, after: State) -> tuple[dict[str, Any], dict[str, None]]:
@@ -400,8 +431,13 @@ class _Work:
 
     # -- what items refer to
 
-    def _mended(self, attributes: dict[str, Any], rules: dict[str, bytes] | None = None) -> dict[str, Any]:
-        """Attributes without references to what is gone; what `rules` do not let go of is brought back."""
+    def _mended(
+        self, attributes: dict[str, Any], rules: dict[str, bytes] | None = None, about: int = 0
+    ) -> dict[str, Any]:
+        """Attributes without references to what is gone; what `rules` do not let go of is brought back.
+
+        What the item `about` lets go of here it refers to again if that is brought back by a later commit.
+        """
         mended, rules = attributes, rules or {}
         references = set(references_of(attributes))
         for target, name in sorted(references, key=lambda place: place[1] not in rules):  # what brings back comes first
@@ -409,6 +445,8 @@ class _Work:
             if pool != target:
                 mended = {**mended, name: _with_other(mended[name], target, pool)}
             elif self._is_gone(target) and not (rules.get(name) and self._bring_back_target(target)):
+                if about:
+                    self._replay.let_go[target].append((about, name, mended[name]))
                 mended = {**mended, name: without(mended[name], target)}
         return mended
 
