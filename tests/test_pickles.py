@@ -25,7 +25,7 @@ from victims import Say, Victim
 from atop import Item, Store, UnknownValue, UnsafePickle, register_value
 from atop.engine import Engine
 from atop.pickles import scan
-from atop.records import decode, dumps, encode, loads, names_nothing, pack_u64
+from atop.records import checked, decode, dumps, encode, loads, names_nothing, pack_u64
 from atop.values import FileInfo, Reference
 
 CACHE = 2 << 20
@@ -431,6 +431,7 @@ atoms = st.one_of(
     st.builds(FileInfo, st.binary(min_size=32, max_size=32), st.integers(0, 1 << 40), st.text(), st.text()),
     st.sampled_from(Colour),
     st.builds(Point, st.integers(0), st.integers()),
+    st.lists(st.tuples(st.integers(), st.integers())).map(lambda points: [Line(tuple(points))] * 30),
 )
 keys = st.one_of(st.integers(), st.text(), st.sampled_from(Colour), st.builds(Point, st.integers(0), st.integers()))
 values = st.recursive(
@@ -450,7 +451,7 @@ values = st.recursive(
 def test_every_value_that_is_written_is_read_back_and_passes_a_scan(value: Any) -> None:
     data = dumps(value)
     scan(data)
-    assert loads(data) == value
+    assert checked(loads(data), len(data)) == value
     item = encode(1, "pickles.Thing", 1, {"value": value}, (7,))
     scan(item, 8)
     assert decode(item).attributes == {"value": value}
