@@ -102,6 +102,8 @@ class Environment:
             self.path.mkdir(mode=0o700, exist_ok=True)
             self._local = _directory(self._mark_path.parent)
             _check_plain(self.path)
+            if self._local is not None:
+                _check_plain(self._mark_path.parent)
             self._settle_settings()
             _check_versions(self.path)
             self._check_log()
@@ -541,14 +543,15 @@ def commits_in_log(data: Path, since: Place) -> set[int]:
     return found
 
 
-def _check_plain(data: Path) -> None:
+def _check_plain(directory: Path) -> None:
     """Refuse pipes and devices in the place of files: whoever opens one may wait for ever."""
-    for path in data.iterdir():
+    for path in directory.iterdir():
         kind = path.stat(follow_symlinks=False).st_mode
         if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
             raise StoreDamaged(
-                f"the store {data.parent} is damaged: {path} is no plain file; restore it from a backup (atop restore)",
-                data.parent,
+                f"the store {directory.parent} is damaged: {path} is no plain file; restore it from a backup "
+                "(atop restore)",
+                directory.parent,
                 LOG,
             )
 

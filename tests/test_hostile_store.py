@@ -387,11 +387,13 @@ def test_what_is_no_file_of_contents_is_left_alone_by_compaction(store: Store) -
     assert link.is_symlink()
 
 
-@pytest.mark.parametrize("name", ["items.db", "log.0000000001", "__db.rep.init"])
+@pytest.mark.parametrize(
+    "name", ["data/items.db", "data/log.0000000001", "data/__db.rep.init", "local/counters", "local/log-mark"]
+)
 def test_a_pipe_in_the_place_of_a_file_is_damage_and_not_waited_for(name: str, open_store) -> None:
     path = open_store().path
     open_store().close()
-    (path / "data" / name).unlink(missing_ok=True)
-    os.mkfifo(path / "data" / name)
+    (path / name).unlink(missing_ok=True)
+    os.mkfifo(path / name)
     with pytest.raises(StoreDamaged, match="no plain file"):
         Store(path)
