@@ -19,6 +19,7 @@ import re
 import stat
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -96,6 +97,7 @@ class Environment:
         self.path = data
         self._replication = replication
         self._mark_path = data.parent / "local" / MARK
+        self._checkpointed = time.monotonic()
         self.tables: dict[str, Any] = {}
         self.env: Any = None
         try:
@@ -272,14 +274,22 @@ class Environment:
 
     def checkpoint(self, kib: int = 0, minutes: int = 0) -> None:
         """Write the cache to the tables if so much was logged since, or so long ago; always, with neither."""
-        with self._noted():
-            self.env.txn_checkpoint(kib, minutes, 0 if kib or minutes else db.DB_FORCE)
+        if self._is_due(kib, minutes):
+            with self._noted():
+                self.env.txn_checkpoint(0, 0, db.DB_FORCE)
+            self._checkpointed = time.monotonic()
         if self._replication is None:
             stat = self.env.log_stat()
             self._write_mark((stat["disk_file"], stat["disk_offset"]))
             self.env.log_archive(db.DB_ARCH_REMOVE)
         else:
             self._remove_logs(self._replication.log_needed())
+
+    def _is_due(self, kib: int, minutes: int) -> bool:
+        stat = self.env.log_stat()
+        logged = (stat["wc_mbytes"] << 20) + stat["wc_bytes"]  # since the last one, but for what waits in memory
+        late = time.monotonic() - self._checkpointed >= minutes * 60
+        return logged >= kib << 10 or bool(late and logged)
 
     @contextlib.contextmanager
     def _noted(self) -> Iterator[None]:

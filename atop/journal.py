@@ -57,6 +57,7 @@ class Commit:
     chain: bytes  # over this commit and all before it
     _changes: tuple[tuple[Any, ...], ...]
     _size: int  # of the record that it was read from, in bytes
+    _moment: int  # as `time`, in microseconds since 1970, and not cut at what calendars have
 
     @property
     def device(self) -> int:
@@ -115,6 +116,7 @@ def _change(fields: tuple[Any, ...]) -> Change:
         change = Change(kind, *fields[1:])
     if type(change.item_id) is not int or type(change.base) is not int or type(change.before) is not dict:
         raise TypeError
+    _check_kinds(tuple(change.before), str)
     _check_kinds(change.added, str)
     _check_kinds(change.pools or (), int)
     if change.schema is not None and tuple(map(type, change.schema)) != (str, int):
@@ -182,7 +184,8 @@ def decode_commit(key: bytes, record: bytes) -> Commit:
         if (type(commit_id), type(time), type(label)) != (int, int, str):
             raise TypeError
         when = _EPOCH + timedelta(microseconds=min(time, LATEST))
-        return Commit(commit_id, unpack_u64(key)[0], when, label, record[:CHAIN_SIZE], tuple(changes), len(record))
+        number, chain = unpack_u64(key)[0], record[:CHAIN_SIZE]
+        return Commit(commit_id, number, when, label, chain, tuple(changes), len(record), time)
     except (TypeError, ValueError, OverflowError) as error:
         raise _misshapen() from error
 

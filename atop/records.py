@@ -237,8 +237,10 @@ class _Tree:
 
     def _count(self, nodes: int, depth: int) -> None:
         self._left -= nodes
-        if self._left < 0 or depth > DEEPEST:
+        if self._left < 0:
             raise UnsafePickle("a record holds more than its bytes account for: it has a value in several places")
+        if depth > DEEPEST:
+            raise UnsafePickle("a record nests values deeper than Atop stores them")
 
     def _checked(self, value: Any, depth: int) -> Any:
         kind = type(value)
@@ -343,8 +345,19 @@ def pickles_itself(value: Any) -> bool:
     return False
 
 
+def _check_names() -> None:
+    """Refuse to write while a library has given one of the names that records have a number with copyreg."""
+    for name in _ALLOWED.keys() & copyreg._extension_registry:  # type: ignore[attr-defined]
+        raise UnstorableValue(
+            f"a library has registered {'.'.join(name)} as an extension of pickle (copyreg): what names it cannot be "
+            "stored meanwhile"
+        )
+
+
 def dumps(value: Any) -> bytes:
     """`value`, in its stored form, as bytes that `loads` reads."""
+    if copyreg._extension_registry:  # type: ignore[attr-defined]
+        _check_names()
     if pickles_itself(value):
         return pickle.dumps(value, PROTOCOL)
     stream = io.BytesIO()
@@ -365,6 +378,8 @@ def encode(
     """An item record; `kinds` are the types of the values. Raises `UnstorableValue` past `MAX_RECORD`."""
     if kinds is None:
         kinds = set(map(type, attributes.values()))
+    if copyreg._extension_registry:  # type: ignore[attr-defined]
+        _check_names()
     fields: tuple[Any, ...] = type_name, schema, attributes, pools
     if not kinds.isdisjoint(moments.MOMENTS):
         attributes, places = moments.with_plain(attributes)

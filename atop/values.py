@@ -14,7 +14,7 @@ import decimal
 import enum
 import uuid
 import zoneinfo
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from atop.errors import UnstorableValue
@@ -118,7 +118,11 @@ class UnknownValue:
         return (other.type_name, other.data) == (self.type_name, self.data)
 
     def __hash__(self) -> int:
-        return hash(self.type_name)
+        data = frozenset(self.data.items()) if type(self.data) is dict else self.data
+        try:
+            return hash((self.type_name, data))
+        except TypeError:  # of a class that was no frozen dataclass
+            return hash(self.type_name)
 
 
 ValueClass = TypeVar("ValueClass", bound=type)
@@ -198,11 +202,13 @@ def to_stored(value: Any, where: str, store: Any = None, depth: int = 0) -> Any:
     kind = type(value)
     if kind in ATOMS or kind is Reference or kind is FileInfo:
         return value
-    if kind in _names:
-        _check_registered(value, where)
+    if kind in _names or kind is UnknownValue:
+        _check_depth(value, where, depth)
+        if kind in _names:
+            _check_registered(value, where)
         return value
     if depth > MAX_DEPTH:
-        raise UnstorableValue(f"{where}: containers may be nested {MAX_DEPTH} deep; this goes deeper")
+        raise _too_deep(where)
     if kind is datetime.datetime or kind is datetime.time:
         return _checked_zone(value, where)
     if isinstance(value, list):
@@ -242,6 +248,31 @@ def _checked_zone(value: Any, where: str) -> Any:
     )
 
 
+def _too_deep(where: str) -> UnstorableValue:
+    return UnstorableValue(f"{where}: values may be nested {MAX_DEPTH} deep; this goes deeper")
+
+
+def _check_depth(value: Any, where: str, depth: int) -> None:
+    """Refuse what is nested deeper than a record may be, in which a dataclass is a name and a dict of its fields."""
+    kind = type(value)
+    inner: Iterable[Any] = ()
+    if kind is UnknownValue:
+        inner = (value.data,)
+    elif kind in _names and not isinstance(value, enum.Enum):
+        depth += 1
+        inner = [getattr(value, field.name) for field in dataclasses.fields(value) if field.init]
+    elif kind is dict:
+        inner = [*value, *value.values()]
+    elif kind in (list, tuple, set, frozenset):
+        inner = value
+    else:
+        return
+    if depth > MAX_DEPTH:
+        raise _too_deep(where)
+    for each in inner:
+        _check_depth(each, where, depth + 1)
+
+
 def _check_registered(value: Any, where: str) -> None:
     """Refuse what a registered dataclass may not hold: it is stored as it is, so nothing in it may change."""
     if isinstance(value, enum.Enum):
@@ -268,8 +299,6 @@ def _from_subclass(value: Any, where: str) -> Any:
         raise UnstorableValue(
             f"{where}: the Enum {type(value).__qualname__} is not registered: decorate it with @atop.register_value"
         )
-    if isinstance(value, UnknownValue):
-        return value
     if isinstance(value, str):
         return plain_text(value)
     if isinstance(value, int):

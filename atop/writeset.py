@@ -18,7 +18,7 @@ from atop.errors import TransactionTooLarge, UnstorableValue
 from atop.indexes import Plan, entry_keys
 from atop.overlay import references_of
 from atop.records import PROTOCOL, SELF_PICKLING, State, apart, dumps, encode, new_state, pack_u64, pickles_itself
-from atop.values import ATOMS, FileInfo, Reference, plain_text, walk
+from atop.values import ATOMS, FileInfo, Reference, UnknownValue, is_registered, plain_text, take_apart, walk
 
 if TYPE_CHECKING:
     from atop.item import Item
@@ -360,10 +360,20 @@ def same(one: Any, other: Any) -> bool:
     """Whether two stored values are the same to the last detail."""
     if one is other:
         return True
-    if type(one) is not type(other):
+    kind = type(one)
+    if kind is not type(other):
         return False
-    if type(one) in _EXACT:
+    if kind in _EXACT:
         return bool(one == other)
+    if kind is list or kind is tuple:
+        return len(one) == len(other) and all(map(same, one, other))
+    if kind is dict:
+        return len(one) == len(other) and same(list(one), list(other)) and all(map(same, one.values(), other.values()))
+    if kind is set or kind is frozenset:
+        there = {value: value for value in other}
+        return len(one) == len(there) and all(value in there and same(value, there[value]) for value in one)
+    if kind is UnknownValue or is_registered(kind):
+        return same(take_apart(one), take_apart(other))
     return dumps(one) == dumps(other)
 
 

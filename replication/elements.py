@@ -24,6 +24,15 @@ def are_mergeable(*collections: Any) -> bool:
     return max(map(len, collections)) <= MAX_ELEMENTS and all(map(are_simple, collections))
 
 
+def elements_of(value: Any) -> frozenset[Element] | None:
+    """The elements of a list or set, none of an attribute that is not there; None for what is not told apart."""
+    if value is None:
+        return frozenset()
+    if type(value) not in (list, set, frozenset) or not are_mergeable(value):
+        return None
+    return frozenset(of_list(value) if type(value) is list else ((type(v), v, 0) for v in value))
+
+
 def of_list(collection: list[Any]) -> list[Element]:
     """Its elements, in order."""
     seen: Counter[tuple[type, Any]] = Counter()

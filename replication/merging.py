@@ -24,8 +24,8 @@ from atop.records import State
 from atop.values import to_stored
 from atop.writeset import same
 
-from .alike import Alike
-from .elements import are_mergeable, are_simple, in_order_of, of_list, values, with_changes
+from .elements import are_mergeable, are_simple, elements_of, in_order_of, of_list, values, with_changes
+from .moves import NOTHING, Elements, Moves, retold
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,31 @@ class Theirs:
     deleted: Stamp | None = None
     state: State | None = None  # what it was when it was deleted
     deletion: int = 0  # id of the commit that deleted it
+    moves: dict[str, Moves] = field(default_factory=dict)  # of lists, sets and POOLS, but for the last change
+    # The elements before the last change, if that was theirs; None where they are not told apart.
+    last: dict[str, Elements | None] = field(default_factory=dict)
+
+    def changes(self, name: str, before: Elements | None, theirs: bool) -> None:
+        """A list, set or set of pools is changed, which had these elements: by the other side, or by a replay."""
+        self._settle(self.moves, name, before)
+        if theirs:
+            self.last[name] = before
+        else:
+            self.last.pop(name, None)
+
+    def moved(self, name: str, now: Elements | None) -> Moves:
+        """What the other side did to it, which has these elements now."""
+        moves = {name: Moves(m.put_in, m.taken_out)} if (m := self.moves.get(name)) is not None else {}
+        self._settle(moves, name, now)
+        return moves.get(name) or Moves()
+
+    def _settle(self, moves: dict[str, Moves], name: str, after: Elements | None) -> None:
+        if name in self.last:
+            before = self.last[name]
+            if before is None or after is None:
+                moves.pop(name, None)
+            else:
+                moves.setdefault(name, Moves()).step(before, after)
 
 
 Merger = Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], Mapping[str, Any]]
@@ -93,7 +118,7 @@ def merge_attributes(
     stamp: Stamp,
     *,
     complete: bool,
-    alike: Alike,
+    taken_back: Callable[[str], tuple[Elements, Elements]] = lambda name: (NOTHING, NOTHING),
     merger: Merger | None = None,
 ) -> Merged:
     """Apply what `mine` changed to what the item is `now`.
@@ -106,7 +131,7 @@ def merge_attributes(
         theirs: what the other side did to the item.
         stamp: of the commit that is replayed.
         complete: whether `theirs` is all; else what differs may have been changed at any time.
-        alike: what the commits replayed before have shown.
+        taken_back: what the commit takes back in an attribute of what its side did before: see `TakenBack.by`.
         merger: the class's `merge`, if it has one.
     """
     result = Merged(dict(now))
@@ -115,7 +140,10 @@ def merge_attributes(
         old, new, there = (each.get(name, ABSENT) for each in (base, mine, now))
         last = theirs.attributes.get(name)
         if last is not None or not complete:
-            old = alike.base(about, name, old, new, there)
+            again, back = taken_back(name)
+            if again or back:
+                moves = theirs.moved(name, elements_of(None if there is ABSENT else there))
+                old = retold(old, new, again & moves.put_in, back & moves.taken_out)
             result.both = result.both or not _same(there, old)
         if _same(new, there):
             continue

@@ -421,6 +421,7 @@ class Reconciler:
         aside = False
         for attempt in range(2 * ATTEMPTS):
             if engine.get(COMMITS, pack_u64(commit.commit_id)) is not None:
+                replay.made(commit)
                 return None
             aside = aside or attempt >= ATTEMPTS
             try:
@@ -447,7 +448,7 @@ class Reconciler:
                 log.exception("commit %d (%r) could not be merged", commit.commit_id, commit.label)
                 aside = True
             else:
-                replay.alike.made()
+                replay.made(commit)
                 return outcome
         raise _InterruptedError(f"commit {commit.commit_id} ({commit.label!r}) could not be made: others were faster")
 

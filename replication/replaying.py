@@ -19,7 +19,7 @@ How the parts of an item beside its attributes are merged:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,16 +37,13 @@ from atop.transaction import without
 from atop.values import Reference
 from atop.writeset import CREATED, DELETED, ROOTS, RULE_BYTES, UPDATED, WriteSet, same
 
-from .alike import Alike
 from .aside import ConflictWriter
 from .drafting import Draft
 from .merging import ABSENT, Clash, Merger, Stamp, Theirs, merge_attributes
+from .moves import POOLS, TakenBack, pools_as_elements
 from .pools import INDEX_ATTRIBUTES, Pools, is_pool
 from .salvage import WHOLE, Change, Commit
 from .theirs import TheirChanges
-
-POOLS: Final = "\0pools"
-"""What the pools of an item are called among its attributes, for `Alike`."""
 
 CONFLICT_ATTRIBUTES: Final = frozenset({"about", "attribute", "kept", "kept_device", "other", "other_device"})
 """What tells a conflict item that was deleted, of which the journal has the attributes."""
@@ -76,10 +73,16 @@ class Replay:
         self._engine = engine
         self._conflicts = conflicts
         self._pools: dict[int, str] = {}  # pools that the salvage makes, with their names
+        self.taken_back = TakenBack()
+        # What is gone -> (item, attribute) that refers to it, or (item, POOLS) for its members -> the value, as the
+        # commits that are made by now have left it.
+        self._let_go: defaultdict[int, dict[tuple[int, str], Any]] = defaultdict(dict)
+        self._let_go_by: defaultdict[tuple[int, str], set[int]] = defaultdict(set)
         mine: set[int] = set()
         tracked: set[int] = set()
         for commit in commits:
             mine.add(commit.commit_id)
+            self.taken_back.add(commit)
             for change in commit.changes:
                 tracked.add(change.item_id)
                 state = change.after
@@ -90,13 +93,24 @@ class Replay:
                         self._pools[change.item_id] = str(state.attributes["name"])
         self._theirs = TheirChanges(engine, common, mine, tracked)
         self._mine = mine
-        self.alike = Alike()
-        # What was referred to, or a pool that was joined, and is gone -> (item, attribute, value) or (item, POOLS, ()).
-        self.let_go: defaultdict[int, list[tuple[int, str, Any]]] = defaultdict(list)
+
+    def made(self, commit: Commit) -> None:
+        """A commit is in the store, made just now or before: note what it holds on to that is gone."""
+        for key, value, targets in holds(commit):
+            for target in self._let_go_by.pop(key, ()):
+                del self._let_go[target][key]
+            gone = {target for target in targets if self._engine.version(self.pool_of(target)) is None}
+            for target in gone:
+                self._let_go[target][key] = value
+            if gone:
+                self._let_go_by[key] = gone
+
+    def let_go(self, target: int) -> dict[tuple[int, str], Any]:
+        """The attributes, and the memberships (POOLS), that commits before have had let go of what was gone."""
+        return self._let_go.get(target, {})
 
     def commit(self, commit: Commit) -> Outcome:
         """What a commit comes to, as the store is now. Raises UnstorableValue, TransactionTooLarge."""
-        self.alike.begin()
         work = _Work(self, commit)
         work.read()
         self._theirs.catch_up()
@@ -122,7 +136,6 @@ class Replay:
 
     def refused(self, commit: Commit) -> Outcome:
         """A commit that cannot be made here as it is: all that it holds becomes conflict items."""
-        self.alike.begin()
         work = _Work(self, commit)
         work.set_aside()
         return self._outcome(work)
@@ -139,6 +152,21 @@ class Replay:
     def _number_of(self, commit_id: int) -> int | None:
         found = self._engine.get(COMMITS, pack_u64(commit_id))
         return int(unpack_u64(found)[0]) if found is not None else None
+
+
+def holds(commit: Commit) -> Iterator[tuple[tuple[int, str], Any, set[int]]]:
+    """(item, attribute), its value, and what it refers to, for each attribute that a commit left with a new value; and
+    for each item that it wrote (item, POOLS), nothing, and the pools that it left it in.
+    """
+    for change in commit.changes:
+        after = change.after.attributes if change.after is not None else {}
+        names = set(after) if change.kind != UPDATED else {*change.before, *change.added}
+        targets: defaultdict[str, set[int]] = defaultdict(set)
+        for target, name in references_of({name: after[name] for name in names if name in after}):
+            targets[name].add(target)
+        for name in names:
+            yield (change.item_id, name), after.get(name), targets[name]
+        yield (change.item_id, POOLS), (), set(change.after.pools) if change.after is not None else set()
 
 
 class _Work:
@@ -259,9 +287,8 @@ class _Work:
             self._merge(change, after, now, theirs)
 
     def _create(self, change: Change, after: State) -> None:
-        attributes = self._mended(after.attributes, change.rules, change.item_id)
+        attributes = self._mended(after.attributes, change.rules)
         state = after._replace(attributes=attributes, pools=self._pools.of(after.pools))
-        self._let_go_of_pools(change.item_id, after.pools)
         if change.base:
             self.draft.restore(change.item_id, state, change.base)
         else:
@@ -276,7 +303,6 @@ class _Work:
         rules = class_rules(theirs.state.type_name)
         self.draft.restore(change.item_id, theirs.state, theirs.deletion)
         self.draft.set_rules(change.item_id, rules)
-        self._let_go_of_pools(change.item_id, theirs.state.pools)
         self._merge(change, after, theirs.state, theirs, rules)
         self._take_back_consequences(change.item_id, theirs.deletion)
 
@@ -285,8 +311,7 @@ class _Work:
         rules = class_rules(state.type_name)
         self.draft.restore(item_id, state._replace(pools=()), deletion)  # so that a circle of references ends here
         self.draft.set_rules(item_id, rules)
-        attributes = self._mended(state.attributes, rules, item_id)
-        self._let_go_of_pools(item_id, state.pools)
+        attributes = self._mended(state.attributes, rules)
         self.draft.put(item_id, state._replace(attributes=attributes, pools=self._pools.of(state.pools)))
         self._take_back_consequences(item_id, deletion)
 
@@ -302,11 +327,25 @@ class _Work:
                 self._pools.put(change.item_id, lambda pools: pools | {item_id})
             for name, before in change.before.items():
                 self._refer_again(change.item_id, name, before, item_id)
-        for source, name, before in self._replay.let_go.get(item_id, ()):
+        self._hold_on_again(item_id)
+
+    def _hold_on_again(self, target: int) -> None:
+        """Have the items refer to what was brought back, and be in it, that its side left so; unless the other side
+        has said otherwise."""
+        held = dict(self._replay.let_go(target))
+        for key, value, targets in holds(self.commit):
+            held.pop(key, None)
+            if target in targets:
+                held[key] = value
+        for (source, name), value in held.items():
+            theirs = self._theirs.of(source)
             if name == POOLS:
-                self._pools.put(source, lambda pools: pools | {item_id})
-            else:
-                self._refer_again(source, name, before, item_id)
+                there = self.draft.state(source)
+                moves = theirs.moved(POOLS, pools_as_elements(there.pools) if there is not None else None)
+                if (int, target, 0) not in moves.taken_out:
+                    self._pools.put(source, lambda pools: pools | {target})
+            elif name not in theirs.attributes:
+                self._refer_again(source, name, value, target)
 
     def _refer_again(self, source: int, name: str, before: Any, target: int) -> None:
         """Give an attribute back the value that it had before it let go of an item, and nothing else happened to it."""
@@ -315,12 +354,6 @@ class _Work:
         if there is not None and referred and same(there.attributes.get(name), without(before, target)):
             attributes = {**there.attributes, name: before}
             self.draft.put(source, there._replace(attributes=self._mended(attributes)))
-
-    def _let_go_of_pools(self, item_id: int, pools: Iterable[int]) -> None:
-        """Note the pools that an item was put into, and that are gone."""
-        for pool_id in pools:
-            if not self.draft.is_pool(self._pools.stand_in(pool_id)):
-                self._replay.let_go[pool_id].append((item_id, POOLS, ()))
 
     def _is_consequence(self, change: Change, after: State) -> bool:
         """Whether a change is no more than what the deletion of other items did to this one."""
@@ -355,7 +388,7 @@ class _Work:
             theirs,
             self._stamp,
             complete=self._theirs.complete and change.kind != WHOLE,
-            alike=self._replay.alike,
+            taken_back=lambda name: self._replay.taken_back.by(self.commit.commit_id, item_id, name),
             merger=_merger(now.type_name, now.schema),
         )
         self.merged += result.both
@@ -363,27 +396,27 @@ class _Work:
             self._clash(clash)
         schema = max(now.schema, after.schema) if now.type_name == after.type_name else now.schema
         mine = {name: rule for name, rule in change.rules.items() if name in changed}
-        attributes = self._mended(result.attributes, {**(rules or {}), **mine}, item_id)
+        attributes = self._mended(result.attributes, {**(rules or {}), **mine})
         self.draft.put(item_id, now._replace(attributes=attributes, schema=schema, pools=self._pools.of(now.pools)))
         if is_pool(now) and is_pool(after):
             self._pools.apply_indexes(item_id, base.get("indexes", {}), after.attributes["indexes"])
         if change.kind in (CREATED, WHOLE):
             self._pools.put(item_id, lambda pools: pools | set(after.pools))
-            self._let_go_of_pools(item_id, after.pools)
         elif change.pools is not None:
             self._merge_pools(item_id, change.pools, after.pools, now.pools)
 
     def _merge_pools(self, item_id: int, base: tuple[int, ...], mine: tuple[int, ...], now: tuple[int, ...]) -> None:
         """Put an item into the pools that the commit put it into, and take it out of those that it took it out of."""
         stand_in = self._pools.stand_in
-        doomed = self._deleted.intersection(base)
         # The members of a pool that is deleted are taken out by `_delete`, unless it stays; those of another one that
-        # stands for it, here. For both sides that is no act upon the item.
-        old = frozenset(self._pools.of(p for p in base if p not in doomed or stand_in(p) != p))
-        new = frozenset(map(stand_in, mine))
-        old = self._replay.alike.base(item_id, POOLS, old, new, frozenset(self._pools.of({*now, *doomed})))
+        # stands for it, here.
+        old = {stand_in(p) for p in base if p not in self._deleted or stand_in(p) != p}
+        new = set(map(stand_in, mine))
+        moves = self._theirs.of(item_id).moved(POOLS, pools_as_elements(now))
+        again, back = self._replay.taken_back.by(self.commit.commit_id, item_id, POOLS)
+        old -= {stand_in(p) for _, p, _ in again} & {p for _, p, _ in moves.put_in}
+        old |= {stand_in(p) for _, p, _ in back} & {p for _, p, _ in moves.taken_out}
         self._pools.put(item_id, lambda pools: pools - (old - new) | (new - old))
-        self._let_go_of_pools(item_id, new - old)
 
     @staticmethod
     def _base(change: Change, after: State) -> tuple[dict[str, Any], dict[str, None]]:
@@ -431,13 +464,8 @@ class _Work:
 
     # -- what items refer to
 
-    def _mended(
-        self, attributes: dict[str, Any], rules: dict[str, bytes] | None = None, about: int = 0
-    ) -> dict[str, Any]:
-        """Attributes without references to what is gone; what `rules` do not let go of is brought back.
-
-        What the item `about` lets go of here it refers to again if that is brought back by a later commit.
-        """
+    def _mended(self, attributes: dict[str, Any], rules: dict[str, bytes] | None = None) -> dict[str, Any]:
+        """Attributes without references to what is gone; what `rules` do not let go of is brought back."""
         mended, rules = attributes, rules or {}
         references = set(references_of(attributes))
         for target, name in sorted(references, key=lambda place: place[1] not in rules):  # what brings back comes first
@@ -445,8 +473,6 @@ class _Work:
             if pool != target:
                 mended = {**mended, name: _with_other(mended[name], target, pool)}
             elif self._is_gone(target) and not (rules.get(name) and self._bring_back_target(target)):
-                if about:
-                    self._replay.let_go[target].append((about, name, mended[name]))
                 mended = {**mended, name: without(mended[name], target)}
         return mended
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from atop.engine import CHAIN_SIZE, JOURNAL, Engine
-from atop.errors import AtopError, StoreDamaged
-from atop.ids import tag_of
+from atop.errors import AtopError
+from atop.journal import Change, Commit, decode_commit
 from atop.overlay import references_of
-from atop.records import State, loads, pack_u64, unpack_u64
-from atop.writeset import CREATED, DELETED, NAMED, UPDATED
+from atop.records import State, pack_u64, unpack_u64
 
+from .elements import elements_of
 from .merging import Stamp, Theirs
+from .moves import POOLS, pools_as_elements
 
 CHUNK = 200
 END = b"\xff" * 8
@@ -54,7 +54,7 @@ class TheirChanges:
         return self._names.get(name)
 
     def catch_up(self) -> None:
-        """Look at the commits that have come since the last time. Raises HistoryMoved, StoreDamaged."""
+        """Look at the commits that have come since the last time. Raises HistoryMoved, UnsafePickle."""
         if self._chain is not None:
             record = self._engine.get(JOURNAL, pack_u64(self._seen))
             if record is None or record[:CHAIN_SIZE] != self._chain:
@@ -62,40 +62,54 @@ class TheirChanges:
         while pairs := self._engine.pairs(JOURNAL, pack_u64(self._seen + 1), END, CHUNK):
             for key, record in pairs:
                 self._seen, self._chain = int(unpack_u64(key)[0]), record[:CHAIN_SIZE]
-                if int(unpack_u64(record, CHAIN_SIZE)[0]) not in self._mine:
-                    self._look_at(record)
+                self._look_at(decode_commit(key, record))
 
-    def _look_at(self, record: bytes) -> None:
-        try:
-            commit_id, time, _, changes = loads(record[CHAIN_SIZE + 8 :])
-            stamp = Stamp(time, tag_of(commit_id))
-            gone = {change[1] for change in changes if change[0] == DELETED}
-            for change in changes:
-                if change[0] == NAMED:
-                    self._names[change[2]] = stamp
-                elif change[1] in self._tracked:
-                    theirs = self._items.setdefault(change[1], Theirs())
-                    _note(theirs, change, commit_id, stamp, gone)
-        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-            store = self._engine.path.parent
-            raise StoreDamaged(f"the journal of {store} has a record that is none", store, JOURNAL) from error
+    def _look_at(self, commit: Commit) -> None:
+        own = commit.commit_id in self._mine  # replayed, and no act of the other side
+        stamp = Stamp(commit._moment, commit.device)
+        if not own:
+            self._names.update((name, stamp) for name, _, _ in commit.names)
+        if self._tracked.isdisjoint(commit.item_ids):
+            return
+        changes = commit.changes
+        gone = {change.item_id for change in changes if change.kind == "deleted"}
+        for change in changes:
+            if change.item_id in self._tracked:
+                theirs = self._items.setdefault(change.item_id, Theirs())
+                _note_moves(theirs, change, gone, own)
+                if not own:
+                    _note(theirs, change, commit.commit_id, stamp, gone)
 
 
-def _note(theirs: Theirs, change: tuple[Any, ...], commit_id: int, stamp: Stamp, gone: set[int]) -> None:
-    kind = change[0]
-    if kind == CREATED:
+def _note_moves(theirs: Theirs, change: Change, gone: set[int], own: bool) -> None:
+    if change.kind != "changed":
+        theirs.moves.clear()
+        theirs.last.clear()
+        return
+    for name in (*change.before, *change.added):
+        theirs.changes(name, elements_of(change.before.get(name)), not own)
+    if change.pools is not None:  # a pool that was deleted is no act upon its members
+        theirs.changes(POOLS, pools_as_elements(change.pools), not own)
+        if not own:
+            theirs.last[POOLS] = pools_as_elements(set(change.pools) - gone)
+
+
+def _note(theirs: Theirs, change: Change, commit_id: int, stamp: Stamp, gone: set[int]) -> None:
+    if change.kind == "created":
         theirs.deleted, theirs.touched = None, stamp
-    elif kind == DELETED:
+    elif change.kind == "deleted":
+        type_name, schema = change.schema or ("", 0)
         theirs.deleted, theirs.deletion = stamp, commit_id
-        theirs.state = State(change[2], *change[3])
-    elif kind == UPDATED:
-        _, _, _, before, added, pools, schema, *_ = change
-        names = [*before, *added]
+        theirs.state = State(change.base, type_name, schema, dict(change.before), change.pools or ())
+    else:
+        names = [*change.before, *change.added]
         for name in names:
             theirs.attributes[name] = stamp
-        if schema is not None:
+        if change.schema is not None:
             theirs.schema = stamp
-        values = all(any(target in gone for target, _ in references_of({name: before.get(name)})) for name in names)
-        members = pools is None or not gone.isdisjoint(pools)
-        if not (values and members) or schema is not None:
+        values = all(
+            any(target in gone for target, _ in references_of({name: change.before.get(name)})) for name in names
+        )
+        members = change.pools is None or not gone.isdisjoint(change.pools)
+        if not (values and members) or change.schema is not None:
             theirs.touched = stamp

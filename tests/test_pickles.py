@@ -22,11 +22,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from victims import Say, Victim
 
-from atop import Item, Store, UnknownValue, UnsafePickle, register_value
+from atop import Item, Store, UnknownValue, UnsafePickle, UnstorableValue, register_value
 from atop.engine import Engine
 from atop.pickles import scan
 from atop.records import checked, decode, dumps, encode, loads, names_nothing, pack_u64
-from atop.values import FileInfo, Reference
+from atop.values import FileInfo, Reference, to_stored
 
 CACHE = 2 << 20
 
@@ -186,6 +186,15 @@ def test_what_a_library_has_registered_by_number_is_not_called(tmp_path: Path, m
     finally:
         copyreg.remove_extension("os", "mkdir", 200)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_of_records_that_a_library_has_registered_by_number_is_not_written() -> None:
+    copyreg.add_extension("datetime", "timedelta", 200)
+    try:
+        with pytest.raises(UnstorableValue, match=r"datetime\.timedelta"):
+            encode(1, "pickles.Thing", 1, {"value": datetime.timedelta(1)}, ())
+    finally:
+        copyreg.remove_extension("datetime", "timedelta", 200)
 
 
 def test_a_registered_value_that_its_class_refuses_is_kept_as_it_is() -> None:
@@ -361,6 +370,59 @@ def test_a_hostile_commit_is_named(store_path: Path) -> None:
 
 
 # -- what is written is read
+
+
+@register_value
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    number: int
+    rest: Chain | None = None
+
+
+def chain(length: int) -> Chain | None:
+    made = None
+    for number in range(length):
+        made = Chain(number, made)
+    return made
+
+
+def test_values_as_deep_as_they_may_be_are_read_and_so_is_their_history(open_store) -> None:
+    deepest = next(length for length in range(1, 100) if not storable(chain(length + 1)))
+    nested: list[Any] = [Colour.RED]
+    while storable([nested]):
+        nested = [nested]
+    assert (deepest, storable(chain(10_000))) == (25, False)
+    for value in (chain(deepest), nested):
+        with open_store() as store:
+            thing = Thing(store, value=value)
+            thing.value = None
+            thing.value = value
+            thing.delete()
+        with open_store() as store:
+            for commit in store.history(limit=4):
+                assert commit.changes
+            store.undo(next(iter(store.history())))
+            assert store.get(thing.item_id, Thing).value == value
+            assert store.verify().ok
+
+
+def storable(value: Any) -> bool:
+    try:
+        to_stored(value, "value")
+    except UnstorableValue:
+        return False
+    return True
+
+
+def test_equal_sets_of_registered_values_are_no_change(open_store) -> None:
+    with open_store() as store:
+        thing = Thing(store, value={*Colour, Point(1, 2), Point(3, 4)})
+        before = store.head
+        for order in ([*Colour, Point(3, 4), Point(1, 2)], [Point(1, 2), *reversed(Colour), Point(3, 4)]):
+            thing.value = set(order)
+        assert store.head == before
+        thing.value = {*Colour, Point(1, 2), Point(3, 5)}
+        assert store.head != before
 
 
 class Marked(Item, type_name="pickles.Marked"):

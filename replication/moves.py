@@ -1,0 +1,95 @@
+"""What one side put into lists, sets and pools, and took out of them, from one of its commits to the next.
+
+An element that a side put in and took out again it has not touched, in the end. That matters where the other side put
+in the same one: that one stays. So it is with an element that both took out, and one of them put in again.
+
+It is all told by the two histories: nothing here depends on how far a replay has come, or how often it was begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from atop.writeset import UPDATED
+
+from .elements import Element, elements_of, of_list, values, with_changes
+from .salvage import Commit
+
+POOLS: Final = "\0pools"
+"""What the pools of an item are called among its attributes."""
+
+Elements = frozenset[Element]
+NOTHING: Final[Elements] = frozenset()
+
+
+class Moves:
+    """What a side has put into one list, set or set of pools, and taken out, and not taken back."""
+
+    def __init__(self, put_in: Elements = NOTHING, taken_out: Elements = NOTHING) -> None:
+        self.put_in = put_in
+        self.taken_out = taken_out
+
+    def step(self, before: Elements, after: Elements, unmoved: Elements = NOTHING) -> tuple[Elements, Elements]:
+        """A change; returns what it took out that the side had put in, and put in that it had taken out.
+
+        Those `unmoved` went because something else happened, such as that a pool was deleted.
+        """
+        again, back = (before - after) & self.put_in, (after - before) & self.taken_out
+        self.put_in = (self.put_in - again) | (after - before - back)
+        self.taken_out = (self.taken_out - back) | (before - after - again - unmoved)
+        return again, back
+
+
+class TakenBack:
+    """What each commit of a salvage takes back of what the ones before it did."""
+
+    def __init__(self) -> None:
+        self._moves: dict[tuple[int, str], Moves] = {}
+        self._found: dict[tuple[int, int, str], tuple[Elements, Elements]] = {}
+
+    def add(self, commit: Commit) -> None:
+        """Look at the next commit."""
+        deleted = pools_as_elements(change.item_id for change in commit.changes if change.after is None)
+        for change in commit.changes:
+            if change.kind != UPDATED or change.after is None:
+                continue
+            for name in (*change.before, *change.added):
+                old, new = elements_of(change.before.get(name)), elements_of(change.after.attributes.get(name))
+                if old is not None and new is not None:
+                    self._step(commit, change.item_id, name, old, new, NOTHING)
+            if change.pools is not None:
+                old, new = pools_as_elements(change.pools), pools_as_elements(change.after.pools)
+                self._step(commit, change.item_id, POOLS, old, new, deleted)
+
+    def _step(self, commit: Commit, item_id: int, name: str, old: Elements, new: Elements, unmoved: Elements) -> None:
+        again, back = self._moves.setdefault((item_id, name), Moves()).step(old, new, unmoved)
+        if again or back:
+            self._found[commit.commit_id, item_id, name] = again, back
+
+    def by(self, commit_id: int, item_id: int, name: str) -> tuple[Elements, Elements]:
+        """What a commit takes out of an attribute that was put in before, and puts in that was taken out."""
+        return self._found.get((commit_id, item_id, name), (NOTHING, NOTHING))
+
+
+def pools_as_elements(pools: Iterable[int]) -> Elements:
+    """Pools of an item, as the elements of a set."""
+    return frozenset((int, pool_id, 0) for pool_id in pools)
+
+
+def retold(base: Any, mine: Any, again: Elements, back: Elements) -> Any:
+    """The value `base`, of which a side made `mine`, as if it had not put in `again` and taken out `back` before."""
+    kind = type(mine)
+    if not (again or back) or kind not in (list, set, frozenset):
+        return base
+    old = _in_order(base) if type(base) is kind else []
+    kept = [element for element in old if element not in again]
+    returned = [element for element in _in_order(mine) if element in old or element in back]
+    return kind(values(with_changes([], returned, kept) if back else kept))
+
+
+def _in_order(collection: Any) -> list[Element]:
+    return of_list(collection) if type(collection) is list else [(type(value), value, 0) for value in collection]
+
+
+__all__ = ["NOTHING", "POOLS", "Elements", "Moves", "TakenBack", "pools_as_elements", "retold"]
