@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from atop import Store
 from atop.engine import TABLES
 from replication.gathering import Gathering
-from replication.reconcile import Reconciler
+from replication.reconcile import Reconciler, _InterruptedError
 from replication.salvage import Header, Salvage, write
 
 CACHE = 4 << 20
@@ -50,17 +52,33 @@ class Fork:
         )
         return Salvage(path) if count else None
 
-    def merge(self, into: Store, salvage: Salvage | None = None) -> None:
-        """Replay into one store what the other has done."""
+    def merge(self, into: Store, salvage: Salvage | None = None, *, begun_again: bool = False) -> None:
+        """Replay into one store what the other has done; if `begun_again`, the device ends after each commit."""
         other = self.right if into is self.left else self.left
         salvage = salvage or self.salvage(other)
-        self.reconciler = reconciler = Reconciler(lambda device, message: False, lambda event: None)
-        reconciler.attach(into._engine)
-        reconciler._store, reconciler._may_replay = into, True
-        if salvage is not None:
-            reconciler._replay_file(salvage)
+        while salvage is not None:
+            self.reconciler = reconciler = Reconciler(lambda device, message: False, lambda event: None)
+            reconciler.attach(into._engine)
+            reconciler._store, reconciler._may_replay = into, True
+            if begun_again:
+                end_after_one(reconciler)
+            with contextlib.suppress(_InterruptedError):
+                reconciler._replay_file(salvage)
+                break
         problems = into.verify().problems
         assert problems == []
+
+
+def end_after_one(reconciler: Reconciler) -> None:
+    """Have a replay end when it has made a commit."""
+    make_commit = reconciler._make
+
+    def make_and_end(*arguments: Any) -> Any:
+        outcome = make_commit(*arguments)
+        reconciler._may_replay = outcome is None
+        return outcome
+
+    reconciler._make = make_and_end  # type: ignore[method-assign]
 
 
 def make(path: Path, prepare: Callable[[Store], object]) -> None:

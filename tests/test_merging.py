@@ -252,6 +252,75 @@ def test_a_cascade_whose_child_was_changed_keeps_parent_and_child(meet: Callable
     assert store.get(2).parent is store.get(1)
 
 
+@pytest.mark.parametrize("attribute", ["tags", "marks"])
+def test_what_one_side_put_in_and_took_back_is_there_if_the_other_put_it_in_too(
+    attribute: str, meet: Callable[..., Store]
+) -> None:
+    start, more = {"tags": (["x"], ["x", "y"]), "marks": ({1}, {1, 2})}[attribute]
+
+    def back_and_forth(store: Store) -> None:
+        for value in (more, start):
+            setattr(store.get(1), attribute, value)
+
+    assert getattr(meet(one, change(**{attribute: more}), back_and_forth).get(1), attribute) == more
+
+
+def test_what_one_side_took_out_and_put_back_is_gone_if_the_other_took_it_out_too(meet: Callable[..., Store]) -> None:
+    def back_and_forth(store: Store) -> None:
+        for value in (set(), {1}):
+            store.get(1).marks = value
+
+    assert meet(one, change(marks=set()), back_and_forth).get(1).marks == set()
+
+
+def test_what_comes_back_is_referred_to_as_its_side_has_left_it(meet: Callable[..., Store]) -> None:
+    def prepare(store: Store) -> None:
+        for name in ("target", "source", "other"):
+            Thing(store, name=name)
+
+    def refer_and_change(store: Store) -> None:
+        store.get(2).owner = store.get(1)
+        store.get(3).owner = store.get(1)
+        store.get(3).owner = None
+        Thing(store, name="new", owner=store.get(1))
+        store.get(1).name = "changed"
+
+    store = meet(prepare, delete, refer_and_change)
+    assert store.get(1).name == "changed"
+    assert {t.name: t.owner for t in store.items() if isinstance(t, Thing)} == {
+        "changed": None,
+        "source": store.get(1),
+        "other": None,
+        "new": store.get(1),
+    }
+
+
+def test_a_pool_that_comes_back_has_the_members_that_its_side_has_left_in_it(meet: Callable[..., Store]) -> None:
+    def prepare(store: Store) -> None:
+        pool = store.pool("p")
+        things = [Thing(store, name=name) for name in ("member", "taken out", "put in", "left again")]
+        pool.add(things[0])
+        pool.add(things[1])
+
+    def named(store: Store, name: str) -> Thing:
+        return next(t for t in store.items() if isinstance(t, Thing) and t.name == name)
+
+    def take_out_and_delete(store: Store) -> None:
+        store.pool("p").remove(named(store, "taken out"))
+        store.pool("p").delete()
+
+    def put_in_and_change(store: Store) -> None:
+        pool = store.pool("p")
+        named(store, "taken out").size = 5
+        pool.add(named(store, "put in"))
+        pool.add(named(store, "left again"))
+        pool.remove(named(store, "left again"))
+        pool.add_index("name")
+
+    store = meet(prepare, take_out_and_delete, put_in_and_change)
+    assert [thing.name for thing in store.pool("p").query("name")] == ["member", "put in"]
+
+
 def test_memberships_put_in_and_taken_out_on_both_sides(meet: Callable[..., Store]) -> None:
     def prepare(store: Store) -> None:
         one(store)
