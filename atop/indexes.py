@@ -153,9 +153,11 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         if not isinstance(value, enum.Enum):  # a program without its class could not tell that it is text
             yield value
-    elif isinstance(value, (list, tuple, set, frozenset)):
+    elif isinstance(value, (list, tuple)):
         for inner in value:
             yield from _texts(inner)
+    elif isinstance(value, (set, frozenset)):  # which have no order of their own, and another one in each process
+        yield from sorted(text for inner in value for text in _texts(inner))
     elif isinstance(value, dict):
         for inner in value.values():
             yield from _texts(inner)

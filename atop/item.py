@@ -24,6 +24,7 @@ from atop.errors import Conflict, NoSuchItem, ReadOnlyItem, UnstorableValue, Upg
 from atop.records import State
 from atop.transaction import CURRENT, Transaction, current
 from atop.values import ATOMS, FileInfo, Reference, live_converters, plain_text, to_stored, walk
+from atop.writeset import same
 
 if TYPE_CHECKING:
     from atop.journal import Revision
@@ -419,6 +420,8 @@ class Item(Bare, metaclass=ItemMeta, type_name="atop.Item"):
         stores = cls._setters.get(name)
         if stores is None:
             there = _MISSING if name.startswith("_") else getattr(cls, name, _MISSING)
+            if not name:
+                raise AttributeError("an attribute needs a name")
             stores = not name.startswith("_") and (there is _MISSING or isinstance(there, Field))
             if not stores and not name.startswith("_") and not hasattr(type(there), "__set__"):
                 raise AttributeError(
@@ -516,7 +519,7 @@ class Item(Bare, metaclass=ItemMeta, type_name="atop.Item"):
             views = transaction.views.setdefault(self._id, {})
             if name not in views and self._views is not None:
                 view = self._views[1].get(name)  # the program may hold it: it should see what it changes
-                if view is not None and to_stored(view, name) == stored:
+                if view is not None and same(to_stored(view, name), stored):
                     self._views[1].pop(name, None)
                     views[name] = view
         else:
@@ -542,8 +545,7 @@ class Item(Bare, metaclass=ItemMeta, type_name="atop.Item"):
         state = self._state
         if state is not None:
             held = state.attributes.get(name, self._default(name))
-            shown = to_stored(top, name)
-            if type(shown) is type(held) and shown == held:
+            if same(to_stored(top, name), held):
                 self._views_of(state).setdefault(name, top)
 
     def _live_value(self, stored: Reference | FileInfo) -> Any:
@@ -567,9 +569,7 @@ class Item(Bare, metaclass=ItemMeta, type_name="atop.Item"):
             if held is not root.top:
                 root.take(transaction)
                 shown = to_stored(root.top, root.name)
-                if type(shown) is not type(held) or shown != (
-                    to_stored(held, root.name) if type(held) in TRACKED else held
-                ):
+                if not same(shown, to_stored(held, root.name) if type(held) in TRACKED else held):
                     raise Conflict(
                         f"item {self._id}: {root.name} changed since this {type(shown).__name__} was read from it: "
                         "read the attribute again",

@@ -42,6 +42,8 @@ MAX_INDEX_NUMBER = (1 << 16) - 1
 MAX_AT_ONCE = 10_000
 # Index entries read at once, at first and at most: a query that is not read to its end should not read far ahead.
 FIRST_CHUNK, LARGEST_CHUNK = 64, 1_024
+# To find a part of an index: how many bytes of the keys are halved at once, and how often at most.
+HALVED, MOST_HALVINGS = 14, 1_000
 CLEAR_BATCH = 500  # members that one transaction of `clear` takes out
 
 _UNSET: Any = object()
@@ -598,19 +600,26 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
     def _key_at(self, fraction: float, low: bytes, high: bytes) -> bytes:
         """A key before which about this part of the range [low, high) lies: found by halving the space of keys."""
         engine = self._store._engine
-        first, whole = engine.position(INDEX, low), self._share(low, high)
-        if not 0 < fraction <= 1 or whole <= 0:
+        start, whole = engine.position(INDEX, low), self._share(low, high)
+        ends = [*engine.keys(INDEX, low, high, 1), *engine.keys(INDEX, low, high, 1, True)]
+        if not 0 < fraction <= 1 or whole <= 0 or not ends:
             return low
-        target = first + fraction * whole
-        width = 24  # bytes of the key that are halved: beyond those, keys of one bar position differ
-        bottom, top = _number(low, width), _number(high, width)
-        for _ in range(8 * (width - 10)):
+        first, last = ends
+        target = start + fraction * whole
+        # Bytes that are halved, at first: those that all keys have, and a few more.
+        width = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)) + HALVED
+        bottom, top = _number(first, width), _number(last, width) + 1
+        found = first
+        for _ in range(MOST_HALVINGS):
             middle = (bottom + top) // 2
-            there = engine.position(INDEX, middle.to_bytes(width))
+            found = middle.to_bytes(width)
+            there = engine.position(INDEX, found)
             if abs(there - target) < whole / 20_000:
                 break
             bottom, top = (middle, top) if there < target else (bottom, middle)
-        return max(low, middle.to_bytes(width))
+            if top - bottom <= 1:  # many keys have all these bytes: the ones behind them tell
+                width, bottom, top = width + HALVED, bottom << 8 * HALVED, top << 8 * HALVED
+        return min(max(low, found), last)
 
     # -- the rest
 

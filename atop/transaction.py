@@ -332,11 +332,16 @@ class Transaction:
                 elif rule == "cascade":
                     waiting.append(source)
                 else:
-                    entry = self.entry(source)
-                    entry.attributes[attribute] = without(
-                        to_stored(entry.attributes.get(attribute), attribute), item._id
-                    )
-                    self.views.get(source_id, {}).pop(attribute, None)
+                    self._let_go(source, attribute, item._id)
+
+    def _let_go(self, source: Item, attribute: str, target: int) -> None:
+        """Have an attribute refer no longer to an item that is deleted."""
+        entry = self.entry(source)
+        # An upgrade that is not written yet may have moved the reference to another attribute.
+        upgraded = entry.base is not None and entry.base.raw is not None
+        for name in list(entry.attributes) if upgraded else [attribute]:
+            entry.attributes[name] = without(to_stored(entry.attributes.get(name), name), target)
+            self.views.get(source._id, {}).pop(name, None)
 
     def places(self, item_id: int) -> list[tuple[int, str, str]]:
         """(source id, attribute, rule) for each place that refers to the item, in order of source id."""
@@ -455,5 +460,5 @@ def without(value: Any, item_id: int) -> Any:
     if kind is tuple:
         return tuple(without(v, item_id) for v in value)
     if kind is dict:
-        return {k: without(v, item_id) for k, v in value.items() if k != gone}
+        return {without(k, item_id): without(v, item_id) for k, v in value.items() if k != gone}
     return value

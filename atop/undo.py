@@ -15,6 +15,7 @@ from atop.pool import Pool
 from atop.records import State
 from atop.transaction import Transaction, active, without
 from atop.values import Reference, walk
+from atop.writeset import ROOTS, same
 
 if TYPE_CHECKING:
     from atop.store import Store
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def undo(store: Store, commit: Commit) -> None:
     """Undo `commit`, in the current transaction. Raises `UndoRefused`."""
     transaction = active(store)
-    if not commit.changes:
+    if not (commit.changes or commit.names):
         raise UndoRefused(f"commit {commit.number} ({commit.label!r}) changed no item: there is nothing to undo")
     for item_id in commit.item_ids:
         if item_id in transaction.entries:
@@ -41,6 +42,9 @@ def undo(store: Store, commit: Commit) -> None:
             work.revert(change)
     work.delete([change.item_id for change in commit.changes if change.kind == "created"])
     work.finish()
+    for name, old, new in commit.names:
+        if name.encode().startswith(ROOTS):  # those of pools go and come back with them
+            work.rename(name, old, new)
 
 
 class _Undo:
@@ -113,6 +117,14 @@ class _Undo:
         except Restricted as error:
             self._refuse(str(error))
 
+    def rename(self, name: str, old: int | None, new: int | None) -> None:
+        """Have a name stand for what it stood for before."""
+        now = self._transaction.named(name)
+        if now not in (old, new) and new is not None:
+            self._refuse(f"the name {name.removeprefix(ROOTS.decode())!r} was given to another item since")
+        if now in (None, new) and now != old and (old is None or self._store._objects.find(old) is not None):
+            self._transaction.name(name, old)
+
     def finish(self) -> None:
         """Let restored items take back what the created ones had taken over, such as a name."""
         for item in self._restored:
@@ -124,7 +136,7 @@ class _Undo:
         pools = (item._state or item._load()).pools
         if later and (
             own is None
-            or own.attributes != later[0].attributes
+            or not same(dict(own.attributes), dict(later[0].attributes))
             or pools != self._pools_after(pools, later, item.item_id)
         ):
             self._refuse(
@@ -148,7 +160,7 @@ class _Undo:
                 )
             both = names & revision.changed.keys()
             if own is not None:  # what was changed and changed back is as the commit left it
-                both = {n for n in both if _value(own, n) != _value(later[0], n)}
+                both = {n for n in both if not same(_value(own, n), _value(later[0], n))}
             if both:
                 self._refuse(
                     f"{', '.join(sorted(both))} of item {item.item_id} was changed since by commit "

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from atop.errors import UnstorableValue
+from atop.moments import zone_named
 
 # How deep containers may be nested: far below Python's recursion limit, far above what data of people needs.
 MAX_DEPTH = 50
@@ -140,6 +141,11 @@ def register_value(cls: ValueClass, name: str | None = None) -> ValueClass:
     if dataclasses.is_dataclass(cls):
         if not cls.__dataclass_params__.frozen:  # type: ignore[attr-defined]  # typeshed leaves it out
             raise TypeError(f"{cls.__qualname__} must be @dataclass(frozen=True) to be stored")
+        for field in cls.__dataclass_fields__.values():
+            if field not in dataclasses.fields(cls) and "InitVar" in str(field.type):
+                raise TypeError(
+                    f"{cls.__qualname__} takes {field.name}, an InitVar, which is not kept to make it again"
+                )
     elif not issubclass(cls, enum.Enum):
         raise TypeError(f"{cls.__qualname__} is neither an Enum nor a frozen dataclass")
     type_name = plain_text(name or f"{cls.__module__}.{cls.__qualname__}")
@@ -242,6 +248,7 @@ def _checked_zone(value: Any, where: str) -> Any:
     if zone is None or type(zone) is datetime.timezone:
         return value
     if type(zone) is zoneinfo.ZoneInfo and zone.key:
+        zone_named(zone.key)  # it may have come from a file, by a name that nobody else knows
         return value
     raise UnstorableValue(
         f"{where}: time zone {zone!r} cannot be stored: use datetime.timezone or zoneinfo.ZoneInfo with a name"

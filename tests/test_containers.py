@@ -178,6 +178,16 @@ def test_a_copy_of_a_set_can_be_changed_and_changes_nothing(store: Store) -> Non
     assert (mine, note.words) == ({1, 2}, {1})
 
 
+def test_a_held_container_does_not_take_what_is_equal_for_what_it_holds(store: Store) -> None:
+    note = Note(store, tags=[1])
+    held = note.tags
+    note.tags = [True]
+    with pytest.raises(Conflict, match="tags changed since"):
+        held.append(2)
+    assert note.tags == [True]
+    assert note.tags[0] is True
+
+
 @pytest.mark.parametrize(
     ("attribute", "past", "then"),
     [

@@ -7,7 +7,7 @@ import enum
 import io
 import uuid
 from collections import namedtuple
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -281,6 +281,14 @@ def test_only_enums_and_frozen_dataclasses_can_be_registered() -> None:
         register_value(Mutable)
     with pytest.raises(TypeError, match="neither an Enum nor a frozen dataclass"):
         register_value(object)
+
+    @dataclass(frozen=True)
+    class Scaled:
+        size: int
+        scale: InitVar[int]
+
+    with pytest.raises(TypeError, match="scale, an InitVar"):
+        register_value(Scaled)
 
 
 @pytest.mark.parametrize("inner", [[1], {"a": 1}, {1}, object()], ids=["list", "dict", "set", "object"])

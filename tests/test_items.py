@@ -8,7 +8,9 @@ import gc
 import json
 import pickle
 import threading
+import zoneinfo
 from decimal import Decimal
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -310,6 +312,23 @@ def test_an_index_has_a_deleted_attribute_where_its_default_is(store: Store) -> 
     people.drop_index("email")
     people.add_index("email")
     assert list(people.query("email")) == [ada, bob]
+
+
+def test_an_attribute_has_a_name(store: Store) -> None:
+    ada = Contact(store, name="Ada")
+    with pytest.raises(AttributeError, match="needs a name"):
+        setattr(ada, "", 1)
+    with pytest.raises(AttributeError, match="needs a name"):
+        Contact(store, **{"name": "Bob", "": 1})
+    assert list(store.items()) == [ada]
+
+
+def test_a_time_zone_that_only_a_file_knows_is_refused(store: Store) -> None:
+    path = next(Path(p) / "Europe/Berlin" for p in zoneinfo.TZPATH if (Path(p) / "Europe/Berlin").exists())
+    with path.open("rb") as file:
+        zone = zoneinfo.ZoneInfo.from_file(file, key="My/Zone")
+    with pytest.raises(UnstorableValue, match="My/Zone"):
+        Contact(store, name="Ada", born=datetime.datetime(1815, 12, 10, tzinfo=zone))
 
 
 def test_a_value_that_cannot_be_stored_is_refused_by_name(store: Store) -> None:

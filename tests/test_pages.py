@@ -66,6 +66,20 @@ def test_a_page_may_start_at_a_position_and_says_where_it_is(store: Store) -> No
     assert positions == sorted(positions)
 
 
+@pytest.mark.parametrize("index", ["url", "city,name", "crowded"])
+def test_a_page_begins_at_a_part_of_the_pool_whatever_its_keys_have_in_common(store: Store, index: str) -> None:
+    pool = store.pool("numbers", indexes=["url", ("city", "name"), "crowded"])
+    with store.transaction():
+        for n in range(3_000):
+            url = f"https://www.example.com/a/long/way/{n:05}"
+            crowded = "a" if n == 0 else "z" if n == 2_999 else url
+            pool.add(Item(store, n=n, url=url, city="Frankfurt am Main", name=f"{n:05}", crowded=crowded))
+    for at in (0.1, 0.5, 0.9, 1.0):
+        page = pool.page(index, size=1, at=at)
+        assert abs(numbers(page)[0] / 3_000 - at) < 0.2
+        assert abs(page.position - at) < 0.2
+
+
 def test_a_page_goes_on_where_it_was_when_items_come_and_go(hundred: Pool, store: Store) -> None:
     page = hundred.page("n", size=10)
     page.items[-1].delete()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import enum
 import io
 import uuid
 import zoneinfo
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atop import register_value
 from atop.pim.cells import ABSENT, Column, read_cell, write_cell
 from atop.pim.contact_table import read_table_date
 from atop.pim.incoming import Broken, Record
@@ -322,6 +324,31 @@ def test_what_is_no_typed_value_is_a_value_error(line: str) -> None:
 def test_a_typed_value_names_no_class_that_is_not_registered() -> None:
     value = DECODER.loads('{"$value": ["os.system", "true"]}')
     assert repr(value) == "<os.system 'true', of a class that is not imported here>"
+
+
+@register_value
+class Kind(enum.StrEnum):
+    FRIEND = "friend"
+
+
+@register_value
+class Size(enum.IntEnum):
+    SMALL = 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Kind.FRIEND,
+        Size.SMALL,
+        {Kind.FRIEND: [Size.SMALL]},
+        datetime.time(1, tzinfo=datetime.timezone(datetime.timedelta(hours=1), "CET")),
+        datetime.datetime(2024, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=1), "CET")),
+    ],
+)
+def test_a_typed_value_is_what_it_was_and_no_plain_one(value: Any) -> None:
+    again = DECODER.loads(dumps(value))
+    assert (repr(again), type(again)) == (repr(value), type(value))
 
 
 def test_exact_values_of_the_typed_form() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime
 import enum
+import random
 
 import pytest
 
 from atop import Index, Item, NoSuchIndex, Pool, Store, UnstorableValue, register_value
+from atop.indexes import words_of
 
 pytestmark = pytest.mark.every_kind
 
@@ -275,6 +277,17 @@ def test_search_gives_an_item_once_and_ends_at_the_limit(library: Pool, store: S
     library.add(Item(store, title="species specimen special", tags=[]))
     assert sorted(titles(library.search("spec*"))) == ["The Origin of Species", "species specimen special"]
     assert len(titles(library.search("the", limit=1))) == 1
+
+
+def test_the_words_of_a_large_set_do_not_depend_on_its_order() -> None:
+    texts = [f"word{number:05}" for number in range(6_000)]
+    chance = random.Random(1)
+    found = words_of(sorted(texts))
+    assert len(found) < len(texts)
+    for kind in (set, frozenset):
+        for _ in range(3):
+            chance.shuffle(texts)
+            assert words_of(kind(texts)) == found
 
 
 @pytest.mark.parametrize("text", ["", "  ", "?!", "*"])

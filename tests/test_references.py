@@ -121,6 +121,14 @@ def test_nullify_takes_the_item_out_of_lists_and_sets_and_leaves_none_in_dicts_a
     assert holder.pair == (None, kept)
 
 
+def test_nullify_reaches_into_the_keys_of_dicts(store: Store) -> None:
+    gone = Item(store)
+    holder = Item(store, hours={(gone, 2024): 7})
+    gone.delete()
+    assert holder.hours == {(None, 2024): 7}
+    assert store.verify().problems == []
+
+
 def test_nullify_reaches_items_whose_class_is_not_imported(open_store) -> None:
     store = open_store()
 

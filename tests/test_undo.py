@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -39,6 +40,36 @@ def state(store: Store) -> dict[int, Any]:
 
 
 # -- undo of one thing
+
+
+def test_undo_gives_names_back(store: Store) -> None:
+    ada, bob = Person(store, name="Ada"), Person(store, name="Bob")
+    store.set_root("me", ada)
+    with store.transaction():
+        store.set_root("me", bob)
+        bob.city = "London"
+    store.undo(last(store))
+    assert (store.root("me"), bob.city) == (ada, "")
+    ada.delete()
+    store.undo(last(store))
+    assert store.root("me") is ada
+    store.set_root("me", None)
+    store.undo(last(store))
+    assert store.root("me") is ada
+    named = next(commit for commit in store.history() if "name" in commit.label and commit.number == 3)
+    store.set_root("me", bob)
+    with pytest.raises(UndoRefused, match="'me' was given to another item since"):
+        store.undo(named)
+
+
+def test_a_signalling_nan_can_be_undone(store: Store) -> None:
+    ada = Person(store, name="Ada", number=Decimal("sNaN"))
+    made = last(store)
+    ada.number = 1
+    with pytest.raises(UndoRefused):
+        store.undo(made)
+    store.undo(last(store))
+    assert ada.number.is_snan()
 
 
 def test_undoing_a_creation_deletes_the_item(store: Store) -> None:
@@ -313,11 +344,13 @@ def test_a_commit_that_changed_an_index_is_not_undone_but_said_how(store: Store)
         store.undo(last(store))
 
 
-def test_a_commit_without_changes_of_items_cannot_be_undone(store: Store) -> None:
-    store.set_root("me", None)
-    store.set_root("me", Person(store))
+def test_a_commit_without_changes_of_items_or_names_cannot_be_undone(store: Store) -> None:
+    people = store.pool("people", indexes=["name"])
+    people.add(Person(store))
+    people.drop_index("name")
+    entries = next(commit for commit in store.history() if not (commit.changes or commit.names))
     with pytest.raises(UndoRefused, match="nothing to undo"):
-        store.undo(last(store))
+        store.undo(entries)
 
 
 def test_undo_joins_the_transaction_it_is_called_in(store: Store, undone) -> None:

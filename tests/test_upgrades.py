@@ -55,6 +55,28 @@ def version_two() -> type[Item]:
 # -- upgrades
 
 
+def test_a_reference_that_an_upgrade_moves_lets_go_of_what_is_deleted(store: Store) -> None:
+    class Old(Item, type_name=NAME):
+        owner: Item | None = None
+
+    target = Item(store)
+    item_id = Old(store, owner=target).item_id
+    del Old
+    forget()
+
+    class New(Item, type_name=NAME, version=2):
+        boss: Item | None = None
+
+        @upgrade(1)
+        def rename(state):  # noqa: N805 - an upgrade has no self
+            state["boss"] = state.pop("owner")
+            return state
+
+    target.delete()
+    assert dict(store.get(item_id, New).attributes) == {"boss": None}
+    assert store.verify().problems == []
+
+
 def test_an_old_item_is_upgraded_when_it_is_read(store: Store) -> None:
     item_id = make_old(store, fullname="Ada Lovelace")
     ada = store.get(item_id, version_two())

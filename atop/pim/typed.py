@@ -43,6 +43,9 @@ def encode(value: Any) -> Any:
     """A value as what `json` can write."""
     if value is None or value is True or value is False or type(value) is str:
         return value
+    if is_registered(type(value)) or isinstance(value, UnknownValue):  # first: it may be a kind of str or int
+        name, data = take_apart(value)
+        return {"$value": [name, encode(data)]}
     if isinstance(value, list):
         return [encode(inner) for inner in value]
     if isinstance(value, dict):
@@ -52,9 +55,6 @@ def encode(value: Any) -> Any:
     for kind, write in _WRITERS:
         if isinstance(value, kind):
             return write(value)
-    if is_registered(type(value)) or isinstance(value, UnknownValue):
-        name, data = take_apart(value)
-        return {"$value": [name, encode(data)]}
     raise TypeError(f"a {type(value).__qualname__} has no typed form")
 
 
@@ -67,27 +67,30 @@ def _encode_float(value: float) -> Any:
 
 
 def _encode_datetime(value: datetime.datetime) -> Any:
-    typed: dict[str, Any] = {}
-    if isinstance(value.tzinfo, zoneinfo.ZoneInfo):
-        typed["$datetime"] = value.replace(tzinfo=None).isoformat()
-        typed["zone"] = value.tzinfo.key
-    else:
-        typed["$datetime"] = value.isoformat()
-    if value.fold:
-        typed["fold"] = 1
-    return typed
+    return _encode_moment("$datetime", value)
 
 
 def _encode_time(value: datetime.time) -> Any:
+    return _encode_moment("$time", value)
+
+
+def _encode_moment(mark: str, value: Any) -> dict[str, Any]:
     typed: dict[str, Any] = {}
-    if isinstance(value.tzinfo, zoneinfo.ZoneInfo):
-        typed["$time"] = value.replace(tzinfo=None).isoformat()
-        typed["zone"] = value.tzinfo.key
+    zone = value.tzinfo
+    if isinstance(zone, zoneinfo.ZoneInfo):
+        typed[mark] = value.replace(tzinfo=None).isoformat()
+        typed["zone"] = zone.key
     else:
-        typed["$time"] = value.isoformat()
+        typed[mark] = value.isoformat()
+        if isinstance(zone, datetime.timezone) and repr(zone) != repr(_unnamed(zone)):
+            typed["offset_name"] = zone.tzname(None)
     if value.fold:
         typed["fold"] = 1
     return typed
+
+
+def _unnamed(zone: datetime.timezone) -> datetime.timezone:
+    return datetime.timezone(zone.utcoffset(None))
 
 
 def describe_file(file: File | FileInfo | Content) -> dict[str, Any]:
@@ -232,6 +235,8 @@ def _decode_time(mark: str, data: Any, typed: dict[str, Any]) -> Any:
         if zone not in known_zones():
             raise ValueError(f"has the time zone {zone!r}, which is not known here: install tzdata")
         value = value.replace(tzinfo=zoneinfo.ZoneInfo(zone))
+    elif "offset_name" in typed:
+        value = value.replace(tzinfo=datetime.timezone(value.utcoffset(), _checked(typed["offset_name"], str)))
     return value.replace(fold=1) if typed.get("fold") == 1 else value
 
 
