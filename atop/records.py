@@ -167,9 +167,12 @@ class _Unpickler(pickle.Unpickler):
         return allowed
 
 
+# What libraries have given a number in pickles, instead of a name: nothing, as a rule.
+_extensions: dict[tuple[str, str], int] = copyreg._extension_registry  # type: ignore[attr-defined]
+
+
 def _unpickler(data: bytes) -> _Unpickler:
-    # What a library has registered by number is found without a name, and then not asked for by `find_class`.
-    if copyreg._inverted_registry:  # type: ignore[attr-defined]
+    if _extensions:  # what has a number is found without a name, and then not asked for by `find_class`
         scan(data)
     return _Unpickler(io.BytesIO(data))
 
@@ -347,7 +350,7 @@ def pickles_itself(value: Any) -> bool:
 
 def _check_names() -> None:
     """Refuse to write while a library has given one of the names that records have a number with copyreg."""
-    for name in _ALLOWED.keys() & copyreg._extension_registry:  # type: ignore[attr-defined]
+    for name in _ALLOWED.keys() & _extensions.keys():
         raise UnstorableValue(
             f"a library has registered {'.'.join(name)} as an extension of pickle (copyreg): what names it cannot be "
             "stored meanwhile"
@@ -356,7 +359,7 @@ def _check_names() -> None:
 
 def dumps(value: Any) -> bytes:
     """`value`, in its stored form, as bytes that `loads` reads."""
-    if copyreg._extension_registry:  # type: ignore[attr-defined]
+    if _extensions:
         _check_names()
     if pickles_itself(value):
         return pickle.dumps(value, PROTOCOL)
@@ -378,7 +381,7 @@ def encode(
     """An item record; `kinds` are the types of the values. Raises `UnstorableValue` past `MAX_RECORD`."""
     if kinds is None:
         kinds = set(map(type, attributes.values()))
-    if copyreg._extension_registry:  # type: ignore[attr-defined]
+    if _extensions:
         _check_names()
     fields: tuple[Any, ...] = type_name, schema, attributes, pools
     if not kinds.isdisjoint(moments.MOMENTS):
