@@ -62,7 +62,13 @@ class TakenBack:
                 old, new = pools_as_elements(change.pools), pools_as_elements(change.after.pools)
                 self._step(commit, change.item_id, POOLS, old, new, deleted)
 
+    def all_added(self) -> None:
+        """That was the last one: forget what is needed no longer."""
+        self._moves.clear()
+
     def _step(self, commit: Commit, item_id: int, name: str, old: Elements, new: Elements, unmoved: Elements) -> None:
+        if old == new:
+            return
         again, back = self._moves.setdefault((item_id, name), Moves()).step(old, new, unmoved)
         if again or back:
             self._found[commit.commit_id, item_id, name] = again, back

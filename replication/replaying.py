@@ -91,6 +91,7 @@ class Replay:
                     tracked.update(state.pools)
                     if change.kind in (CREATED, WHOLE) and is_pool(state) and state.attributes.get("name"):
                         self._pools[change.item_id] = str(state.attributes["name"])
+        self.taken_back.all_added()
         self._theirs = TheirChanges(engine, common, mine, tracked)
         self._mine = mine
 
