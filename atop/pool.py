@@ -16,6 +16,7 @@ it beside writers; apart, each would have to repeat them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -42,8 +43,8 @@ MAX_INDEX_NUMBER = (1 << 16) - 1
 MAX_AT_ONCE = 10_000
 # Index entries read at once, at first and at most: a query that is not read to its end should not read far ahead.
 FIRST_CHUNK, LARGEST_CHUNK = 64, 1_024
-# To find a part of an index: how many bytes of the keys are halved at once, and how often at most.
-HALVED, MOST_HALVINGS = 14, 1_000
+# To find a part of an index: how many bytes of the keys are halved at once.
+HALVED = 14
 CLEAR_BATCH = 500  # members that one transaction of `clear` takes out
 
 _UNSET: Any = object()
@@ -604,22 +605,22 @@ class Pool(ClassicPool, Item, type_name="atop.Pool"):
         ends = [*engine.keys(INDEX, low, high, 1), *engine.keys(INDEX, low, high, 1, True)]
         if not 0 < fraction <= 1 or whole <= 0 or not ends:
             return low
-        first, last = ends
+        last = found = ends[1]
         target = start + fraction * whole
-        # Bytes that are halved, at first: those that all keys have, and a few more.
-        width = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)) + HALVED
-        bottom, top = _number(first, width), _number(last, width) + 1
-        found = first
-        for _ in range(MOST_HALVINGS):
-            middle = (bottom + top) // 2
-            found = middle.to_bytes(width)
-            there = engine.position(INDEX, found)
-            if abs(there - target) < whole / 20_000:
-                break
-            bottom, top = (middle, top) if there < target else (bottom, middle)
-            if top - bottom <= 1:  # many keys have all these bytes: the ones behind them tell
-                width, bottom, top = width + HALVED, bottom << 8 * HALVED, top << 8 * HALVED
-        return min(max(low, found), last)
+        while ends and ends[0] != ends[1]:
+            # Of the keys that come into question, the bytes that all of them have, and a few more, are halved.
+            width = len(os.path.commonprefix(ends)) + HALVED  # noqa: RUF071 - of bytes, and of no path
+            bottom, top = _number(ends[0], width), _number(ends[1], width) + 1
+            while top - bottom > 1:
+                middle = (bottom + top) // 2
+                found = middle.to_bytes(width)
+                there = engine.position(INDEX, found)
+                if abs(there - target) < whole / 20_000:
+                    return min(max(low, found), last)
+                bottom, top = (middle, top) if there < target else (bottom, middle)
+            found, high = max(low, bottom.to_bytes(width)), min(high, top.to_bytes(width))
+            ends = [*engine.keys(INDEX, found, high, 1), *engine.keys(INDEX, found, high, 1, True)]
+        return min(ends[0] if ends else found, last)
 
     # -- the rest
 

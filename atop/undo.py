@@ -33,6 +33,7 @@ def undo(store: Store, commit: Commit) -> None:
                 f"item {item_id} itself: undo it outside of that"
             )
     work = _Undo(store, transaction, commit)
+    work.read_names()
     for change in commit.changes:
         if change.kind == "deleted":
             work.restore(change)
@@ -42,9 +43,7 @@ def undo(store: Store, commit: Commit) -> None:
             work.revert(change)
     work.delete([change.item_id for change in commit.changes if change.kind == "created"])
     work.finish()
-    for name, old, new in commit.names:
-        if name.encode().startswith(ROOTS):  # those of pools go and come back with them
-            work.rename(name, old, new)
+    work.give_names_back()
 
 
 class _Undo:
@@ -53,6 +52,7 @@ class _Undo:
         self._transaction = transaction
         self._commit = commit
         self._restored: list[Item] = []
+        self._names: dict[str, int | None] = {}  # the names to be given back, and what they stood for
 
     def restore(self, change: Change) -> None:
         """Bring a deleted item back."""
@@ -117,12 +117,25 @@ class _Undo:
         except Restricted as error:
             self._refuse(str(error))
 
-    def rename(self, name: str, old: int | None, new: int | None) -> None:
-        """Have a name stand for what it stood for before."""
-        now = self._transaction.named(name)
-        if now not in (old, new) and new is not None:
-            self._refuse(f"the name {name.removeprefix(ROOTS.decode())!r} was given to another item since")
-        if now in (None, new) and now != old and (old is None or self._store._objects.find(old) is not None):
+    def read_names(self) -> None:
+        """See which names the commit gave or took; refuse if one of them was given or taken since."""
+        for name, old, new in self._commit.names:
+            if not name.encode().startswith(ROOTS):
+                continue  # those of pools go and come back with them
+            now, shown = self._transaction.named(name), name.removeprefix(ROOTS.decode())
+            if now == old:
+                continue
+            if now == new:
+                self._names[name] = old
+            elif new is not None:
+                done = "taken away" if now is None else "given to another item"
+                self._refuse(f"the name {shown!r} was {done} since")
+
+    def give_names_back(self) -> None:
+        """Have the names stand for what they stood for before."""
+        for name, old in self._names.items():
+            if old is not None and self._store._objects.find(old) is None:
+                self._refuse(f"item {old}, which {name.removeprefix(ROOTS.decode())!r} stood for, has been deleted")
             self._transaction.name(name, old)
 
     def finish(self) -> None:

@@ -119,8 +119,8 @@ class UnknownValue:
         return (other.type_name, other.data) == (self.type_name, self.data)
 
     def __hash__(self) -> int:
-        data = frozenset(self.data.items()) if type(self.data) is dict else self.data
         try:
+            data = frozenset(self.data.items()) if type(self.data) is dict else self.data
             return hash((self.type_name, data))
         except TypeError:  # of a class that was no frozen dataclass
             return hash(self.type_name)
@@ -142,7 +142,8 @@ def register_value(cls: ValueClass, name: str | None = None) -> ValueClass:
         if not cls.__dataclass_params__.frozen:  # type: ignore[attr-defined]  # typeshed leaves it out
             raise TypeError(f"{cls.__qualname__} must be @dataclass(frozen=True) to be stored")
         for field in cls.__dataclass_fields__.values():
-            if field not in dataclasses.fields(cls) and "InitVar" in str(field.type):
+            needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            if needed and field not in dataclasses.fields(cls) and "InitVar" in str(field.type):
                 raise TypeError(
                     f"{cls.__qualname__} takes {field.name}, an InitVar, which is not kept to make it again"
                 )

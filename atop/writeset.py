@@ -371,7 +371,11 @@ def same(one: Any, other: Any) -> bool:
         return len(one) == len(other) and same(list(one), list(other)) and all(map(same, one.values(), other.values()))
     if kind is set or kind is frozenset:
         there = {value: value for value in other}
-        return len(one) == len(there) and all(value in there and same(value, there[value]) for value in one)
+        if len(one) != len(there) or not all(same(value, there[value]) for value in one if value in there):
+            return False
+        # A NaN is not found, for it is equal to none.
+        rests = ([value for value in one if value not in there], [value for value in other if value not in one])
+        return sorted(map(dumps, rests[0])) == sorted(map(dumps, rests[1]))
     if kind is UnknownValue or is_registered(kind):
         return same(take_apart(one), take_apart(other))
     return dumps(one) == dumps(other)

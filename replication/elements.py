@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from decimal import Decimal
 from typing import Any, Final
 
 from atop.values import ATOMS, FileInfo, Reference
@@ -16,7 +17,11 @@ Element = tuple[type, Any, int]
 
 def are_simple(collection: Any) -> bool:
     """Whether all values in it are such that they can be compared, and change as a whole only."""
-    return all(type(value) in ATOMS or type(value) in (Reference, FileInfo) for value in collection)
+    return all(
+        (type(value) in ATOMS and not (type(value) is Decimal and value.is_snan()))
+        or type(value) in (Reference, FileInfo)
+        for value in collection
+    )
 
 
 def are_mergeable(*collections: Any) -> bool:
