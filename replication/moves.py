@@ -8,7 +8,7 @@ It is all told by the two histories: nothing here depends on how far a replay ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from atop.writeset import UPDATED
@@ -20,6 +20,7 @@ POOLS: Final = "\0pools"
 """What the pools of an item are called among its attributes."""
 
 Elements = frozenset[Element]
+Attribute = tuple[int, str]  # of which item, and its name
 NOTHING: Final[Elements] = frozenset()
 
 
@@ -42,36 +43,43 @@ class Moves:
 
 
 class TakenBack:
-    """What each commit of a salvage takes back of what the ones before it did."""
+    """What each commit of a salvage takes back of what the ones before it did: for the attributes that matter."""
 
-    def __init__(self) -> None:
-        self._moves: dict[tuple[int, str], Moves] = {}
+    def __init__(self, commits: Callable[[], Iterable[Commit]]) -> None:
+        self._commits = commits
+        self._covered: set[Attribute] = set()
         self._found: dict[tuple[int, int, str], tuple[Elements, Elements]] = {}
 
-    def add(self, commit: Commit) -> None:
-        """Look at the next commit."""
+    def cover(self, attributes: Iterable[Attribute]) -> set[Attribute]:
+        """Look at these as well; returns those of which something is taken back, and that were not covered before."""
+        new = set(attributes) - self._covered
+        self._covered |= new
+        moves: dict[Attribute, Moves] = {}
+        before = set(self._found)
+        for commit in self._commits() if new else ():
+            self._look_at(commit, new, moves)
+        return {(item_id, name) for _, item_id, name in self._found.keys() - before}
+
+    def _look_at(self, commit: Commit, wanted: set[Attribute], moves: dict[Attribute, Moves]) -> None:
         deleted = pools_as_elements(change.item_id for change in commit.changes if change.after is None)
         for change in commit.changes:
             if change.kind != UPDATED or change.after is None:
                 continue
+            item_id = change.item_id
             for name in (*change.before, *change.added):
-                old, new = elements_of(change.before.get(name)), elements_of(change.after.attributes.get(name))
-                if old is not None and new is not None:
-                    self._step(commit, change.item_id, name, old, new, NOTHING)
-            if change.pools is not None:
+                if (item_id, name) in wanted:
+                    old, new = elements_of(change.before.get(name)), elements_of(change.after.attributes.get(name))
+                    if old is not None and new is not None:
+                        step = moves.setdefault((item_id, name), Moves()).step(old, new)
+                        self._note(commit, item_id, name, step)
+            if change.pools is not None and (item_id, POOLS) in wanted:
                 old, new = pools_as_elements(change.pools), pools_as_elements(change.after.pools)
-                self._step(commit, change.item_id, POOLS, old, new, deleted)
+                step = moves.setdefault((item_id, POOLS), Moves()).step(old, new, deleted)
+                self._note(commit, item_id, POOLS, step)
 
-    def all_added(self) -> None:
-        """That was the last one: forget what is needed no longer."""
-        self._moves.clear()
-
-    def _step(self, commit: Commit, item_id: int, name: str, old: Elements, new: Elements, unmoved: Elements) -> None:
-        if old == new:
-            return
-        again, back = self._moves.setdefault((item_id, name), Moves()).step(old, new, unmoved)
-        if again or back:
-            self._found[commit.commit_id, item_id, name] = again, back
+    def _note(self, commit: Commit, item_id: int, name: str, step: tuple[Elements, Elements]) -> None:
+        if any(step):
+            self._found[commit.commit_id, item_id, name] = step
 
     def by(self, commit_id: int, item_id: int, name: str) -> tuple[Elements, Elements]:
         """What a commit takes out of an attribute that was put in before, and puts in that was taken out."""
@@ -98,4 +106,4 @@ def _in_order(collection: Any) -> list[Element]:
     return of_list(collection) if type(collection) is list else [(type(value), value, 0) for value in collection]
 
 
-__all__ = ["NOTHING", "POOLS", "Elements", "Moves", "TakenBack", "pools_as_elements", "retold"]
+__all__ = ["NOTHING", "POOLS", "Attribute", "Elements", "Moves", "TakenBack", "pools_as_elements", "retold"]

@@ -403,7 +403,7 @@ class Reconciler:
     def _replay_file(self, salvage: Salvage) -> None:
         engine, store = self._required(), self._store
         conflicts = ConflictWriter(engine, store._new_item_id)
-        replay = Replay(engine, salvage.commits(), self._common(engine, salvage.header), conflicts)
+        replay = Replay(engine, salvage.commits, self._common(engine, salvage.header), conflicts)
         total = len(salvage)
         for done, commit in enumerate(salvage.commits()):
             self._progress("replaying", done, total)

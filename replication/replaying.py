@@ -19,8 +19,9 @@ How the parts of an item beside its attributes are merged:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from atop.conflicts import CONFLICT_TYPE
@@ -28,7 +29,6 @@ from atop.engine import COMMITS, Engine
 from atop.ids import tag_of
 from atop.indexes import READY
 from atop.item import Field, class_named
-from atop.journal import Change as JournalChange
 from atop.journal import commit_at, relabelled
 from atop.overlay import references_of
 from atop.pool import pool_key
@@ -49,6 +49,10 @@ CONFLICT_ATTRIBUTES: Final = frozenset({"about", "attribute", "kept", "kept_devi
 """What tells a conflict item that was deleted, of which the journal has the attributes."""
 
 
+# Item, attribute or POOLS, and the value with which it held on to something.
+Hold = tuple[int, str, Any]
+
+
 @dataclass
 class Outcome:
     """What a commit came to."""
@@ -64,25 +68,29 @@ class Replay:
 
     Args:
         engine: of the store in which they are to be made.
-        commits: all of them, to be looked at once.
+        commits: gives all of them, each time it is called.
         common: the number of the last commit that both histories have.
         conflicts: turns a clash into a conflict item, in a draft.
     """
 
-    def __init__(self, engine: Engine, commits: Iterable[Commit], common: int, conflicts: ConflictWriter) -> None:
+    def __init__(
+        self, engine: Engine, commits: Callable[[], Iterable[Commit]], common: int, conflicts: ConflictWriter
+    ) -> None:
         self._engine = engine
         self._conflicts = conflicts
         self._pools: dict[int, str] = {}  # pools that the salvage makes, with their names
-        self.taken_back = TakenBack()
+        self.taken_back = TakenBack(commits)
+        self._covered = 0  # the commits of the other side that are looked for in it
         # What is gone -> (item, attribute) that refers to it, or (item, POOLS) for its members -> the value, as the
         # commits that are made by now have left it.
         self._let_go: defaultdict[int, dict[tuple[int, str], Any]] = defaultdict(dict)
         self._let_go_by: defaultdict[tuple[int, str], set[int]] = defaultdict(set)
+        # The deletion that was asked about last, for it may have deleted many items: see `consequences`.
+        self._deletion: tuple[int, defaultdict[int, list[str]], defaultdict[int, list[Hold]]] | None = None
         mine: set[int] = set()
         tracked: set[int] = set()
-        for commit in commits:
+        for commit in commits():
             mine.add(commit.commit_id)
-            self.taken_back.add(commit)
             for change in commit.changes:
                 tracked.add(change.item_id)
                 state = change.after
@@ -91,7 +99,6 @@ class Replay:
                     tracked.update(state.pools)
                     if change.kind in (CREATED, WHOLE) and is_pool(state) and state.attributes.get("name"):
                         self._pools[change.item_id] = str(state.attributes["name"])
-        self.taken_back.all_added()
         self._theirs = TheirChanges(engine, common, mine, tracked)
         self._mine = mine
 
@@ -115,6 +122,9 @@ class Replay:
         work = _Work(self, commit)
         work.read()
         self._theirs.catch_up()
+        if self._covered != self._theirs.seen:
+            self._theirs.watch(self.taken_back.cover(self._theirs.changed()))
+            self._covered = self._theirs.seen
         work.run()
         return self._outcome(work)
 
@@ -125,15 +135,24 @@ class Replay:
             return pool_id
         return self._engine.catalog_get(pool_key(name)) or pool_id
 
-    def changes_of(self, commit_id: int) -> tuple[JournalChange, ...]:
-        """What a commit that is in the journal did to items."""
-        number = self._number_of(commit_id)
-        return commit_at(self._engine, number).changes if number is not None else ()
-
-    def names_of(self, commit_id: int) -> tuple[tuple[str, int | None, int | None], ...]:
-        """What a commit that is in the journal did to names."""
-        number = self._number_of(commit_id)
-        return commit_at(self._engine, number).names if number is not None else ()
+    def consequences(self, deletion: int, item_id: int) -> tuple[list[str], list[Hold]]:
+        """What a commit of the journal, which deleted an item, did beside: the names that it took from it, and what
+        let go of it."""
+        if self._deletion is None or self._deletion[0] != deletion:
+            number = self._number_of(deletion)
+            names: defaultdict[int, list[str]] = defaultdict(list)
+            lost: defaultdict[int, list[Hold]] = defaultdict(list)
+            commit = commit_at(self._engine, number) if number is not None else None
+            for name, old, _ in commit.names if commit is not None else ():
+                names[old or 0].append(name)
+            for change in commit.changes if commit is not None else ():
+                for pool_id in change.pools or ():
+                    lost[pool_id].append((change.item_id, POOLS, ()))
+                for target, name in set(references_of(dict(change.before))):
+                    lost[target].append((change.item_id, name, change.before[name]))
+            self._deletion = deletion, names, lost
+        _, names, lost = self._deletion
+        return names[item_id], [hold for hold in lost[item_id] if hold[0] != item_id]
 
     def refused(self, commit: Commit) -> Outcome:
         """A commit that cannot be made here as it is: all that it holds becomes conflict items."""
@@ -318,26 +337,34 @@ class _Work:
 
     def _take_back_consequences(self, item_id: int, deletion: int) -> None:
         """Undo what a deletion did to names, to members of a pool, and to attributes that let go of the item."""
-        for name, old, _ in self._replay.names_of(deletion):
-            if old == item_id and self.draft.named(name) is None:
+        names, lost = self._replay.consequences(deletion, item_id)
+        for name in names:
+            if self.draft.named(name) is None:
                 self.draft.name(name, item_id)
-        for change in self._replay.changes_of(deletion):
-            if change.item_id == item_id:
-                continue  # any other one may have been brought back as well
-            if item_id in (change.pools or ()):
-                self._pools.put(change.item_id, lambda pools: pools | {item_id})
-            for name, before in change.before.items():
-                self._refer_again(change.item_id, name, before, item_id)
+        for source, name, before in lost:  # which may have been brought back as well
+            if name == POOLS:
+                self._pools.put(source, lambda pools: pools | {item_id})
+            else:
+                self._refer_again(source, name, before, item_id)
         self._hold_on_again(item_id)
+
+    @cached_property
+    def _holds(self) -> tuple[set[tuple[int, str]], dict[int, dict[tuple[int, str], Any]]]:
+        """What the commit left with a new value; and by what that refers to, or is a member of, the values."""
+        written: set[tuple[int, str]] = set()
+        held: defaultdict[int, dict[tuple[int, str], Any]] = defaultdict(dict)
+        for key, value, targets in holds(self.commit):
+            written.add(key)
+            for target in targets:
+                held[target][key] = value
+        return written, held
 
     def _hold_on_again(self, target: int) -> None:
         """Have the items refer to what was brought back, and be in it, that its side left so; unless the other side
         has said otherwise."""
-        held = dict(self._replay.let_go(target))
-        for key, value, targets in holds(self.commit):
-            held.pop(key, None)
-            if target in targets:
-                held[key] = value
+        written, held_here = self._holds
+        held = {key: value for key, value in self._replay.let_go(target).items() if key not in written}
+        held.update(held_here.get(target, {}))
         for (source, name), value in held.items():
             theirs = self._theirs.of(source)
             if name == POOLS:
