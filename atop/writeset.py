@@ -42,8 +42,8 @@ FILE_USES, FILE_USES_SIZE = b"f", 1 + 32 + 8
 
 # The longest label of a commit, in characters: it is shown in lists, and an undo's holds that of what it undoes.
 MAX_LABEL = 1_000
-# The most bytes that one commit may put into the journal, all old values together: as many as one message may have.
-MAX_BODY = 256 << 20
+# The most bytes that one commit may write, with the old values that the journal keeps: it is sent as one message.
+MAX_LENGTH = 192 << 20
 
 # About what one entry of an index takes, in bytes.
 INDEX_ENTRY_BYTES = 60
@@ -130,16 +130,10 @@ class Builder:
         entries = transaction.entries
         counters = {pool_counter(pool_id): more for pool_id, more in self._members.items() if more}
         counters.update((key, more) for key, more in self._files.items() if more)
-        label = plain_text(transaction.label)
-        if len(label) > MAX_LABEL:
-            label = f"{label[: MAX_LABEL - 1]}…"
+        label = written_label(transaction.label)
         journalled = (self._commit_id, time, label, self._changes)
         body = pickle.dumps(journalled, PROTOCOL) if self._plain_body else dumps(journalled)
-        if len(body) > MAX_BODY:
-            raise TransactionTooLarge(
-                f"{label!r} changes or deletes {len(body):,} bytes, which its history would have to hold; the limit is "
-                f"{MAX_BODY:,}: split it"
-            )
+        check_length(label, self._bytes + len(body), self._index, MAX_LENGTH)
         return WriteSet(
             self._commit_id,
             time,
@@ -334,6 +328,25 @@ class Builder:
                 self._files[file_counter(value)] += 1
 
 
+def written_label(label: str) -> str:
+    """A label as it is written: not too long, and such that it can be sent; a path may be no text."""
+    label = plain_text(label)
+    if not label.isascii():
+        label = label.encode("utf-8", "backslashreplace").decode("utf-8")
+    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}…"
+
+
+def check_length(label: str, length: int, index: Operations, limit: int) -> None:
+    """Raise `TransactionTooLarge` for a commit that is too long, given the length of its records and its history."""
+    if length + len(index) * INDEX_ENTRY_BYTES * 10 > limit:
+        length += sum(map(len, index))
+        if length > limit:
+            raise TransactionTooLarge(
+                f"{label!r} writes {length:,} bytes, together with what its history keeps; the limit is {limit:,}: "
+                "split it"
+            )
+
+
 # Types of which no value is a reference, a file, or in need of help to be pickled.
 SIMPLE = (ATOMS & SELF_PICKLING) - {Reference, FileInfo}
 
@@ -353,7 +366,7 @@ def uses_of_files(attributes: dict[str, Any]) -> list[bytes]:
 
 
 # Types whose equal values are the same in every respect; 1.0 and -0.0, or one instant in two zones, are not.
-_EXACT = frozenset({str, int, bool, bytes, type(None), date, uuid.UUID, Reference, FileInfo})
+EXACT = frozenset({str, int, bool, bytes, type(None), date, uuid.UUID, Reference, FileInfo})
 
 
 def same(one: Any, other: Any) -> bool:
@@ -363,7 +376,7 @@ def same(one: Any, other: Any) -> bool:
     kind = type(one)
     if kind is not type(other):
         return False
-    if kind in _EXACT:
+    if kind in EXACT:
         return bool(one == other)
     if kind is list or kind is tuple:
         return len(one) == len(other) and all(map(same, one, other))
@@ -385,6 +398,7 @@ __all__ = [
     "CATALOG",
     "CREATED",
     "DELETED",
+    "EXACT",
     "FILE_USES",
     "FILE_USES_SIZE",
     "INDEX",

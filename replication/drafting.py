@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from atop.engine import Engine
-from atop.errors import TransactionTooLarge
 from atop.indexes import Plan, entry_keys, make_plan, prefix_of
 from atop.overlay import references_of
 from atop.records import State, decode, dumps, encode, pack_u64, unpack_u64
@@ -24,19 +23,31 @@ from atop.writeset import (
     INDEX,
     INDEX_ENTRY_BYTES,
     ITEMS,
-    MAX_BODY,
     NAMED,
     REFERENCES,
     ROOTS,
     UPDATED,
     Operations,
     WriteSet,
+    check_length,
     pool_counter,
     same,
     uses_of_files,
+    written_label,
 )
 
 CHUNK = 500
+MAX_LENGTH: Final = 250 << 20
+"""The longest commit: what a link takes. It may be longer than it was, by what is kept as conflicts."""
+
+
+INDEX_ATTRIBUTES: Final = frozenset({"indexes", "next_number", "doomed"})
+"""The attributes of a pool that tell of its indexes."""
+
+
+def is_pool(state: State) -> bool:
+    """Whether an item is a pool, of whatever class."""
+    return state.attributes.keys() >= INDEX_ATTRIBUTES
 
 
 class Draft:
@@ -86,7 +97,7 @@ class Draft:
     def is_pool(self, item_id: int) -> bool:
         """Whether there is an item with this id, as of this draft, that is a pool."""
         state = self.state(item_id)
-        return state is not None and "indexes" in state.attributes
+        return state is not None and is_pool(state)
 
     def referrers(self, item_id: int) -> Iterator[tuple[int, str, bytes]]:
         """(source id, attribute, rule) for each reference to an item, as of this draft."""
@@ -184,9 +195,9 @@ class Draft:
             work.add(item_id, self._read[item_id], after)
         names = [(name, old, new) for name, (old, new) in sorted(self._names.items()) if old != new]
         work.changes += [(NAMED, 0, name, old, new) for name, old, new in names]
+        label = written_label(label)
         body = dumps((commit_id, time, label, work.changes))
-        if len(body) > MAX_BODY:
-            raise TransactionTooLarge(f"{label!r} changes {len(body):,} bytes; the limit is {MAX_BODY:,}")
+        check_length(label, work.bytes + len(body), work.index, MAX_LENGTH)
         gone = [item_id for item_id, after in self._written.items() if after is None]
         return WriteSet(
             commit_id,
@@ -195,7 +206,7 @@ class Draft:
             checks={item_id: 0 if state is None else state.version for item_id, state in self._read.items()},
             exists=[],
             unreferenced=gone,
-            emptied=[item_id for item_id in gone if "indexes" in (self._read[item_id] or _NOTHING).attributes],
+            emptied=[item_id for item_id in gone if is_pool(self._read[item_id] or _NOTHING)],
             names=[(name, old) for name, (old, _) in self._names.items()],
             operations={
                 ITEMS: work.items,
@@ -219,7 +230,7 @@ class Draft:
         """How entries of a pool are made, before this commit or after it; None if it is not there then."""
         if (pool_id, before) not in self._plans:
             state = self.committed(pool_id) if before else self.state(pool_id)
-            if state is None or "indexes" not in state.attributes:
+            if state is None or not is_pool(state):
                 return None
             self._plans[pool_id, before] = make_plan(pool_id, state.attributes["indexes"])
         return self._plans[pool_id, before]

@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 from collections import Counter
-from decimal import Decimal
 from typing import Any, Final
 
+from atop.records import dumps
 from atop.values import ATOMS, FileInfo, Reference
+from atop.writeset import EXACT
 
 MAX_ELEMENTS: Final = 100_000
 """The longest list that is merged element by element; a longer one is one value."""
 
 Element = tuple[type, Any, int]
-"""Type, value, and how many that are equal to it came before."""
+"""Type, value (see `_distinct`), and how many that are the same came before."""
+
+
+class _Exact:
+    """A value that is the same as another one if it is written so: as a NaN is, and as 1.0 and 1.00 are not."""
+
+    __slots__ = ("_written", "value")
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self._written = dumps(value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Exact) and other._written == self._written
+
+    def __hash__(self) -> int:
+        return hash(self._written)
+
+
+def _distinct(value: Any) -> Any:
+    """A value as what is equal to that of another element only if both are the same."""
+    return value if type(value) in EXACT else _Exact(value)
 
 
 def are_simple(collection: Any) -> bool:
     """Whether all values in it are such that they can be compared, and change as a whole only."""
-    return all(
-        (type(value) in ATOMS and not (type(value) is Decimal and value.is_snan()))
-        or type(value) in (Reference, FileInfo)
-        for value in collection
-    )
+    return all(type(value) in ATOMS or type(value) in (Reference, FileInfo) for value in collection)
 
 
 def are_mergeable(*collections: Any) -> bool:
@@ -35,7 +53,7 @@ def elements_of(value: Any) -> frozenset[Element] | None:
         return frozenset()
     if type(value) not in (list, set, frozenset) or not are_mergeable(value):
         return None
-    return frozenset(of_list(value) if type(value) is list else ((type(v), v, 0) for v in value))
+    return frozenset(of_list(value) if type(value) is list else of_set(value))
 
 
 def of_list(collection: list[Any]) -> list[Element]:
@@ -43,15 +61,20 @@ def of_list(collection: list[Any]) -> list[Element]:
     seen: Counter[tuple[type, Any]] = Counter()
     numbered = []
     for value in collection:
-        key = type(value), value
+        key = type(value), _distinct(value)
         numbered.append((*key, seen[key]))
         seen[key] += 1
     return numbered
 
 
+def of_set(collection: set[Any] | frozenset[Any]) -> list[Element]:
+    """Its elements."""
+    return [(type(value), _distinct(value), 0) for value in collection]
+
+
 def values(elements: list[Element]) -> list[Any]:
     """What elements stand for."""
-    return [value for _, value, _ in elements]
+    return [value.value if type(value) is _Exact else value for _, value, _ in elements]
 
 
 def in_order_of(one: list[Element], other: list[Element]) -> list[Element]:

@@ -127,6 +127,8 @@ def to_error(refused: Refused) -> AtopError:
     text = explain(refused.text)
     if kind is Conflict:
         return Conflict(text, refused.item_id)
+    if kind is StoreClosed:  # there, and not here: another device will be the master
+        return NotMaster(text)
     return kind(text if kind is NotMaster else f"on the master: {text}")
 
 

@@ -24,7 +24,7 @@ from atop.records import State
 from atop.values import to_stored
 from atop.writeset import same
 
-from .elements import are_mergeable, are_simple, elements_of, in_order_of, of_list, values, with_changes
+from .elements import are_mergeable, are_simple, elements_of, in_order_of, of_list, of_set, values, with_changes
 from .moves import NOTHING, Elements, Moves, retold
 
 log = logging.getLogger(__name__)
@@ -212,7 +212,8 @@ def merge_collections(base: Any, mine: Any, theirs: Any) -> Any:
     if kind in (set, frozenset):
         if not are_simple(base) or not are_simple(mine) or not are_simple(theirs):
             return ABSENT
-        return (theirs - (base - mine)) | (mine - base)
+        old, ours, others = (set(of_set(side)) for side in (base, mine, theirs))
+        return kind(values([*(others - (old - ours)), *(ours - old - others)]))
     if kind is list:
         return _merge_lists(base, mine, theirs)
     if kind is dict:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from atop.writeset import UPDATED
 
-from .elements import Element, elements_of, of_list, values, with_changes
+from .elements import Element, elements_of, of_list, of_set, values, with_changes
 from .salvage import Commit
 
 POOLS: Final = "\0pools"
@@ -96,14 +96,13 @@ def retold(base: Any, mine: Any, again: Elements, back: Elements) -> Any:
     kind = type(mine)
     if not (again or back) or kind not in (list, set, frozenset):
         return base
-    old = _in_order(base) if type(base) is kind else []
+    elements: Callable[[Any], list[Element]] = of_list if kind is list else of_set
+    old = elements(base) if type(base) is kind else []
     kept = [element for element in old if element not in again]
-    returned = [element for element in _in_order(mine) if element in old or element in back]
-    return kind(values(with_changes([], returned, kept) if back else kept))
-
-
-def _in_order(collection: Any) -> list[Element]:
-    return of_list(collection) if type(collection) is list else [(type(value), value, 0) for value in collection]
+    if not back:
+        return kind(values(kept))
+    there = back.union(old)
+    return kind(values(with_changes([], [element for element in elements(mine) if element in there], kept)))
 
 
 __all__ = ["NOTHING", "POOLS", "Attribute", "Elements", "Moves", "TakenBack", "pools_as_elements", "retold"]

@@ -9,24 +9,15 @@ are made (`reconcile`); its entries for items that are written meanwhile are kep
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from atop.indexes import BUILDING
 from atop.pool import pool_key
-from atop.records import State
 from atop.writeset import same
 
-from .drafting import Draft
+from .drafting import INDEX_ATTRIBUTES, Draft
 from .merging import Stamp
 from .theirs import TheirChanges
-
-INDEX_ATTRIBUTES: Final = frozenset({"indexes", "next_number", "doomed"})
-"""The attributes of a pool that are merged as definitions of indexes."""
-
-
-def is_pool(state: State) -> bool:
-    """Whether an item is a pool, of whatever class."""
-    return state.attributes.keys() >= INDEX_ATTRIBUTES
 
 
 class Pools:

@@ -43,9 +43,9 @@ from . import roles
 from .aside import ConflictWriter, NoConflictsPool
 from .common import find_common, samples_of
 from .copying import size_of_tables
+from .drafting import is_pool
 from .gathering import Gathering
 from .messages import CommonAnswered, CommonAsked, Message, Role
-from .pools import is_pool
 from .replaying import Outcome, Replay
 from .salvage import SUFFIX, Commit, Header, Salvage, SalvageDamaged, write
 from .theirs import HistoryMoved

@@ -38,10 +38,10 @@ from atop.values import Reference
 from atop.writeset import CREATED, DELETED, ROOTS, RULE_BYTES, UPDATED, WriteSet, same
 
 from .aside import ConflictWriter
-from .drafting import Draft
+from .drafting import INDEX_ATTRIBUTES, Draft, is_pool
 from .merging import ABSENT, Clash, Merger, Stamp, Theirs, merge_attributes
 from .moves import POOLS, TakenBack, pools_as_elements
-from .pools import INDEX_ATTRIBUTES, Pools, is_pool
+from .pools import Pools
 from .salvage import WHOLE, Change, Commit
 from .theirs import TheirChanges
 
@@ -276,7 +276,7 @@ class _Work:
             last = self._theirs.of(item_id).touched
             self._clash(Clash("deleted", item_id, "", ABSENT, last, ABSENT, self._stamp))
             return
-        if "indexes" in state.attributes:
+        if is_pool(state):
             for member in self.draft.members(item_id):
                 self._pools.put(member, lambda pools: pools - {item_id})
             name = pool_key(str(state.attributes.get("name", "")))

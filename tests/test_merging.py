@@ -6,6 +6,7 @@ import datetime
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +320,27 @@ def test_a_pool_that_comes_back_has_the_members_that_its_side_has_left_in_it(mee
 
     store = meet(prepare, take_out_and_delete, put_in_and_change)
     assert [thing.name for thing in store.pool("p").query("name")] == ["member", "put in"]
+
+
+@pytest.mark.parametrize("value", [Decimal("sNaN"), float("nan"), Decimal("NaN"), Decimal("1.00"), -0.0])
+def test_elements_are_told_apart_to_the_last_detail(value: Any, meet: Callable[..., Store]) -> None:
+    def prepare(store: Store) -> None:
+        Thing(store, values=[value, 1.0])
+
+    def append(more: int) -> Callable[[Store], None]:
+        def run(store: Store) -> None:
+            store.get(1).values.append(more)
+
+        return run
+
+    store = meet(prepare, append(1), append(2))
+    assert sorted(map(repr, store.get(1).values)) == sorted(map(repr, [value, 1.0, 1, 2]))
+    assert list(store.conflicts) == []
+
+
+def test_an_item_with_an_attribute_called_indexes_is_no_pool(meet: Callable[..., Store]) -> None:
+    store = meet(lambda s: Thing(s, indexes=["World"]), delete, lambda s: Thing(s, name="new"))
+    assert [thing.name for thing in store.items()] == ["new"]
 
 
 def test_memberships_put_in_and_taken_out_on_both_sides(meet: Callable[..., Store]) -> None:

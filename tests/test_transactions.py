@@ -48,15 +48,22 @@ def test_a_label_is_text_and_a_long_one_is_cut(store: Store) -> None:
         store.transaction(5)  # type: ignore[arg-type]
     store.transact(lambda: Account(store), label="x" * 5_000)
     assert next(store.history()).label == "x" * 999 + "…"
+    store.transact(
+        lambda: Account(store), label="import caf\udce9.vcf"
+    )  # as Python has names of files that are no text
+    assert next(store.history()).label == r"import caf\udce9.vcf"
 
 
 def test_a_transaction_whose_old_values_are_more_than_the_history_takes_is_refused_whole(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = [Item(store, text=str(n) * 1_000) for n in range(5)]
-    monkeypatch.setattr(writeset, "MAX_BODY", 3_000)
+    monkeypatch.setattr(writeset, "MAX_LENGTH", 3_000)
     with pytest.raises(TransactionTooLarge, match="split it"):
         store.transact(lambda: [item.delete() for item in items])
+    assert list(store.items()) == items
+    with pytest.raises(TransactionTooLarge, match="split it"):
+        store.transact(lambda: [Item(store, text=str(n) * 1_000) for n in range(5)])
     assert list(store.items()) == items
 
 
