@@ -726,7 +726,7 @@ class Engine(Calls):
         """
         self.checkpoint()
         for name in TABLES:
-            if (problem := self._page_problem(self.path / f"{name}.db")) is not None:
+            if (problem := page_problem(self.path / f"{name}.db")) is not None:
                 yield f"table {name}: {problem}"
         problem = self._call(None, self._environment.log_problem)
         if problem is not None and self._replication is None:
@@ -734,14 +734,6 @@ class Engine(Calls):
             problem += "; it was replaced just now, and nothing is lost"
         if problem is not None:
             yield f"{LOG}: {problem}"
-
-    def _page_problem(self, path: Path) -> str | None:
-        problem = page_problem(path)
-        if problem is not None and self._replication is not None:
-            with self.at_rest():  # what comes from the master may have been written out while the file was read
-                self._environment.checkpoint()
-                problem = page_problem(path)
-        return problem
 
     def backup(self, target: Path) -> None:
         """Copy the database, as of some moment during the call, into the empty directory `target`.

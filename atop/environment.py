@@ -274,7 +274,11 @@ class Environment:
 
     def checkpoint(self, kib: int = 0, minutes: int = 0) -> None:
         """Write the cache to the tables if so much was logged since, or so long ago; always, with neither."""
-        if self._is_due(kib, minutes):
+        if self._replication is not None and not self._replication.is_master:
+            # A replica's checkpoints are the master's: Berkeley DB does nothing when it is asked for one.
+            if not (kib or minutes):
+                self.env.memp_sync()
+        elif self._is_due(kib, minutes):
             with self._noted():
                 self.env.txn_checkpoint(0, 0, db.DB_FORCE)
             self._checkpointed = time.monotonic()
@@ -300,9 +304,6 @@ class Environment:
         (`__db_apprec`, pass 0): if none has a record after it, the change that it tells of, and that the checkpoint
         has written to its table, stays there, half a transaction. The note comes after it, and it is found.
         """
-        if self._replication is not None and not self._replication.is_master:
-            yield  # a replica's transactions are the master's: their changes get to the tables when they are whole
-            return
         begun: list[Any] = []
         try:
             begun.extend(map(self.env.txn_begin, (None,)))  # in one step, between which no interrupt can come

@@ -95,6 +95,14 @@ def test_a_write_on_a_replica_is_read_there_and_on_the_master(a: Machine, b: Mac
     until(lambda: equal(a, b))
 
 
+def test_what_a_replica_verifies_is_on_its_disk(a: Machine, b: Machine) -> None:
+    # Berkeley DB makes no checkpoint on a replica, so its pages may wait in memory for the master's.
+    a.write("a text to look for")
+    until(lambda: equal(a, b))
+    assert b.store.verify().problems == []
+    assert b"a text to look for" in (b.path / "data" / "items.db").read_bytes()
+
+
 def test_items_made_on_different_devices_have_different_ids(a: Machine, b: Machine) -> None:
     here, there = Note(a.store, text="x"), Note(b.store, text="y")
     assert here.item_id >> 39 == 0
