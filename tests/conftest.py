@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +24,9 @@ THREADS = "atop"
 CACHE = 4 << 20
 
 # How long an example takes says what else the machine does.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell: what tests interrupt goes on
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 settings.register_profile("atop", deadline=None)
 settings.load_profile("atop")
 
