@@ -98,6 +98,7 @@ class ItemPage {
     if (open && open !== row) await this.close(open, true);
     const name = row.dataset.attribute;
     const found = await Atop.request("GET", `${this.path}/tree?name=${encodeURIComponent(name)}`);
+    row = this.rowOf(name) ?? row; // the page may have been read anew meanwhile, and the row is another one
     row.version = found.version;
     row.shown = row.querySelector(".attribute-value").innerHTML;
     this.open(row, name, found.value, found.own);
