@@ -233,10 +233,10 @@ class Engine(Calls):
         try:
             _, when, _, changes = loads(record[CHAIN_SIZE + 8 :])
             items = [change[1] for change in changes]
+            if type(when) is not int or not all(type(item_id) is int for item_id in items):
+                raise TypeError
         except (TypeError, ValueError, LookupError) as error:
             raise damaged(self.path.parent, "a record of the journal cannot be read", JOURNAL) from error
-        if type(when) is not int or not all(type(item_id) is int for item_id in items):
-            raise damaged(self.path.parent, "a record of the journal cannot be read", JOURNAL)
         return when, items
 
     # -- reading

@@ -15,7 +15,7 @@ from atop.pool import Pool
 from atop.records import State
 from atop.transaction import Transaction, active, without
 from atop.values import Reference, walk
-from atop.writeset import ROOTS, same
+from atop.writeset import INDEX_ATTRIBUTES, ROOTS, same
 
 if TYPE_CHECKING:
     from atop.store import Store
@@ -82,7 +82,7 @@ class _Undo:
         if item is None:
             self._refuse(f"item {change.item_id} has been deleted since")
         names = {*change.before, *change.added}
-        if isinstance(item, Pool) and names & {"indexes", "next_number", "doomed"}:
+        if isinstance(item, Pool) and names & INDEX_ATTRIBUTES:
             self._refuse(
                 "it changed the indexes of a pool: change them with add_index and drop_index (in atop shell, say)"
             )

@@ -45,6 +45,9 @@ MAX_LABEL = 1_000
 # The most bytes that one commit may write, with the old values that the journal keeps: it is sent as one message.
 MAX_LENGTH = 192 << 20
 
+# The attributes of a pool that tell of its indexes.
+INDEX_ATTRIBUTES = frozenset({"indexes", "next_number", "doomed"})
+
 # About what one entry of an index takes, in bytes.
 INDEX_ENTRY_BYTES = 60
 
@@ -141,7 +144,7 @@ class Builder:
             checks=transaction.reads.copy(),  # a signal handler may read more while they are checked
             exists=self._outside_targets() if self._targets else [],
             unreferenced=self._gone,
-            emptied=[i for i in self._gone if "indexes" in (entries[i].base or _NOTHING).attributes],
+            emptied=[i for i in self._gone if is_pool(entries[i].base or _NOTHING)],
             names=[(name, old) for name, (old, _) in transaction.catalog.items()],
             operations={
                 ITEMS: self._items,
@@ -354,6 +357,11 @@ _ABSENT: Any = object()
 _NOTHING = State(0, "", 0, {}, ())
 
 
+def is_pool(state: State) -> bool:
+    """Whether an item is a pool, of whatever class."""
+    return state.attributes.keys() >= INDEX_ATTRIBUTES
+
+
 def uses_of_files(attributes: dict[str, Any]) -> list[bytes]:
     """The keys of the counters of uses for the files in stored attributes: one for each time that one stands there."""
     return [
@@ -402,6 +410,7 @@ __all__ = [
     "FILE_USES",
     "FILE_USES_SIZE",
     "INDEX",
+    "INDEX_ATTRIBUTES",
     "ITEMS",
     "NAMED",
     "REFERENCES",
@@ -412,6 +421,7 @@ __all__ = [
     "UnstorableValue",
     "WriteSet",
     "file_counter",
+    "is_pool",
     "pool_counter",
     "same",
     "uses_of_files",

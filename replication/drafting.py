@@ -30,6 +30,7 @@ from atop.writeset import (
     Operations,
     WriteSet,
     check_length,
+    is_pool,
     pool_counter,
     same,
     uses_of_files,
@@ -39,15 +40,6 @@ from atop.writeset import (
 CHUNK = 500
 MAX_LENGTH: Final = 250 << 20
 """The longest commit: what a link takes. It may be longer than it was, by what is kept as conflicts."""
-
-
-INDEX_ATTRIBUTES: Final = frozenset({"indexes", "next_number", "doomed"})
-"""The attributes of a pool that tell of its indexes."""
-
-
-def is_pool(state: State) -> bool:
-    """Whether an item is a pool, of whatever class."""
-    return state.attributes.keys() >= INDEX_ATTRIBUTES
 
 
 class Draft:

@@ -25,7 +25,7 @@ from atop.values import to_stored
 from atop.writeset import same
 
 from .elements import are_mergeable, are_simple, elements_of, in_order_of, of_list, of_set, values, with_changes
-from .moves import NOTHING, Elements, Moves, retold
+from .moves import Elements, Moves, retold
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def merge_attributes(
     stamp: Stamp,
     *,
     complete: bool,
-    taken_back: Callable[[str], tuple[Elements, Elements]] = lambda name: (NOTHING, NOTHING),
+    taken_back: Callable[[str], tuple[Elements, Elements]],
     merger: Merger | None = None,
 ) -> Merged:
     """Apply what `mine` changed to what the item is `now`.

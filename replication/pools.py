@@ -13,9 +13,9 @@ from typing import Any
 
 from atop.indexes import BUILDING
 from atop.pool import pool_key
-from atop.writeset import same
+from atop.writeset import INDEX_ATTRIBUTES, same
 
-from .drafting import INDEX_ATTRIBUTES, Draft
+from .drafting import Draft
 from .merging import Stamp
 from .theirs import TheirChanges
 

@@ -38,12 +38,12 @@ from atop.ids import tag_of
 from atop.indexes import BUILDING
 from atop.pool import Index, Pool
 from atop.records import pack_u64
+from atop.writeset import is_pool
 
 from . import roles
 from .aside import ConflictWriter, NoConflictsPool
 from .common import find_common, samples_of
 from .copying import size_of_tables
-from .drafting import is_pool
 from .gathering import Gathering
 from .messages import CommonAnswered, CommonAsked, Message, Role
 from .replaying import Outcome, Replay

@@ -35,10 +35,20 @@ from atop.pool import pool_key
 from atop.records import State, pack_u64, unpack_u64
 from atop.transaction import without
 from atop.values import Reference
-from atop.writeset import CREATED, DELETED, ROOTS, RULE_BYTES, UPDATED, WriteSet, same
+from atop.writeset import (
+    CREATED,
+    DELETED,
+    INDEX_ATTRIBUTES,
+    ROOTS,
+    RULE_BYTES,
+    UPDATED,
+    WriteSet,
+    is_pool,
+    same,
+)
 
 from .aside import ConflictWriter
-from .drafting import INDEX_ATTRIBUTES, Draft, is_pool
+from .drafting import Draft
 from .merging import ABSENT, Clash, Merger, Stamp, Theirs, merge_attributes
 from .moves import POOLS, TakenBack, pools_as_elements
 from .pools import Pools
